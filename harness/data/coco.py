@@ -274,7 +274,8 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
     there = {path.name for path in folder.iterdir()}
     for i, entry in enumerate(content["images"]):
         try:
-            number, name, sides = id_of(entry["id"]), str(entry["file_name"]), _sides_of(entry)
+            number, name = id_of(entry["id"]), str(entry["file_name"])
+            sides = int(entry["width"]), int(entry["height"])
             if number in names or min(sides) < 1:
                 raise ValueError(
                     f"id {number} is there twice" if number in names else f"sides must be above 0: {sides}"
@@ -300,10 +301,6 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
     where = f"file names that lead elsewhere, taken by what is in the folder: {len(elsewhere):,}"
     named = [f"{where} ({moved[1]} as {moved[0]})"] if moved else []
     return images, [*([note] if note else []), *named]
-
-
-def _sides_of(entry: Mapping[str, Any]) -> Sides:
-    return int(entry["width"]), int(entry["height"])
 
 
 def _pair(sides: NDArray[np.int64]) -> Sides:

@@ -47,11 +47,9 @@ def is_data_present(dataset: str, folder: Path | None) -> bool:
 
 def expected_images(data: ImageDataConfig, dataset: str) -> ExpectedImages:
     """The images of a recipe whose data set is read from a folder."""
-    expected = EXPECTED_BY_DATASET.get(dataset) or _folder(data)
+    expected = EXPECTED_BY_DATASET.get(dataset)
+    if expected is None:
+        classes = data.classes if isinstance(data, ClassificationDataConfig) else None
+        name, images = IMAGENET_SIZES.get(classes or 0, (None, None))
+        expected = ExpectedImages(IMAGE_FOLDER_LAYOUT, name, images, classes)
     return expected if data.train_size is None else expected._replace(images=data.train_size)
-
-
-def _folder(data: ImageDataConfig) -> ExpectedImages:
-    classes = data.classes if isinstance(data, ClassificationDataConfig) else None
-    name, images = IMAGENET_SIZES.get(classes or 0, (None, None))
-    return ExpectedImages(IMAGE_FOLDER_LAYOUT, name, images, classes)

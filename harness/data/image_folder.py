@@ -71,7 +71,8 @@ def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:
     """As `describe`, with the digest over classes, names and content of all images, and their number."""
     info, root = describe(recipe), data_root(recipe, IMAGE_FOLDER_LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
-    return replace(info, digest=_content(root, files, info.names, cache).digest, images=_counts(files))
+    digest = _content(root, files, info.names, cache).digest
+    return replace(info, digest=digest, images=(len(files["train"]), len(files["val"])))
 
 
 def check(recipe: ProxyRecipe, cache: Path, digest: str | None) -> tuple[str, ...]:
@@ -103,7 +104,7 @@ def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
     info, root = describe(recipe), data_root(recipe, IMAGE_FOLDER_LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     content = _content(root, files, info.names, cache)
-    info = replace(info, digest=content.digest, images=_counts(files))
+    info = replace(info, digest=content.digest, images=(len(files["train"]), len(files["val"])))
     chosen, labels = _pool(files, recipe)
 
     def build(writer: CacheWriter) -> None:
@@ -179,10 +180,6 @@ def _content(
     """The classes are named, because one without validation images has no file in that split."""
     listed = [file for split in SPLITS for file, _ in files[split]]
     return read_content(root, listed, extra=list(names), cache=cache)
-
-
-def _counts(files: dict[str, list[tuple[str, int]]]) -> tuple[int, int]:
-    return len(files["train"]), len(files["val"])
 
 
 def classes_of(root: Path, split: str) -> tuple[str, ...]:
