@@ -9,12 +9,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.analysis.claims import ClaimResult
 from harness.analysis.data_notes import data_lines
 from harness.analysis.environments import OtherEnvironment, other_environments, time_notes
-from harness.analysis.formatting import plural
+from harness.analysis.formatting import json_safe, plural
 from harness.analysis.latency import LatencyResult, latency_result
 from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
 from harness.analysis.noise import resampling_ways
@@ -195,6 +195,12 @@ class StudyResults:
     def seeds(self) -> tuple[int, ...]:
         """The seeds of all values."""
         return tuple(sorted({seed for configuration in self.rows for seed in configuration.seeds}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All results as plain values, as `summary.json` holds them; numbers that are not finite are None."""
+        from harness.analysis.summary import results_values  # which imports this module
+
+        return cast("dict[str, Any]", json_safe(results_values(self)))
 
     def row_of(self, trial: int) -> ConfigurationResult | None:
         """The row of a trial."""

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, NetworkRef, resolve_network
 from harness.cli.arguments import study_options, workspace_of
-from harness.cli.interrupt import EXIT_CODE, Interrupt
 from harness.config.full_scale_network import adapt_to_data
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.config.recipes.loading import load_classification_recipe, recipe_names
@@ -29,6 +28,7 @@ from harness.data.expected_images import ExpectedImages, expected_images, is_dat
 from harness.data.image_sources import check_classification, count_classes, count_images, record_classification
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import WorkerRequest
+from harness.executors.interrupt import EXIT_CODE, Interrupt
 from harness.report.console import is_live, make_console
 from harness.report.full_scale import estimate_line, job_view, make_full_scale_view
 from harness.storage import FullScaleRow

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
+from harness.analysis.formatting import json_text
 from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, resolve_network
 from harness.cli.full_scale import (
     apply_options,
@@ -37,7 +38,6 @@ from harness.errors import UserError
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import make_console
 from harness.report.dense import detection_view, downstream_view, merged_evaluation_lines, segmentation_view
-from harness.report.summary import json_text
 from harness.storage.full_run_recorder import recording_run
 from harness.storage.workspace import Workspace
 from harness.system.device_slot import computing

@@ -1,6 +1,7 @@
 """Executors, which train runs: `inline` in this process, `ray` in workers on this machine or a cluster."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from harness.errors import ExecutorError
 from harness.executors.base import Executor, WorkerRequest
@@ -18,7 +19,9 @@ def _ray(request: WorkerRequest) -> Executor:
     return RayExecutor(request)
 
 
-EXECUTORS: dict[str, Callable[[WorkerRequest], Executor]] = {
+ExecutorFactory: TypeAlias = Callable[[WorkerRequest], Executor]
+"""Starts the workers of an executor."""
+EXECUTORS: dict[str, ExecutorFactory] = {
     "ray": _ray,
     "inline": _inline,
 }
@@ -33,4 +36,4 @@ def make_executor(name: str, request: WorkerRequest) -> Executor:
     return EXECUTORS[name](request)
 
 
-__all__ = ["EXECUTORS", "Executor", "WorkerRequest", "make_executor"]
+__all__ = ["EXECUTORS", "Executor", "ExecutorFactory", "WorkerRequest", "make_executor"]

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
+from harness.analysis.formatting import json_text
 from harness.errors import ExportFailure, UserError
 from harness.export.comparison import TOLERANCE, Comparison, ExampleInputs, FormatResult, compare, example_inputs
 from harness.export.exportable import Exportable
 from harness.export.formats import Format
 from harness.export.model_card import model_card
 from harness.models.weights import sha256
-from harness.report.summary import json_text
 from harness.system.atomic_write import partial_folder
 from harness.system.device_slot import computing, yield_slot
 from harness.training.device import process_environment

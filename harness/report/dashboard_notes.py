@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.formatting import (
     DASH,
     epochs_done,
@@ -15,7 +16,6 @@ from harness.analysis.formatting import (
     si,
 )
 from harness.analysis.results import ConfigurationResult, RunResult, StudyResults
-from harness.report.conclusions import conclusions, conditions_text
 from harness.report.network import network_costs
 
 DASHBOARD_NOTE = (

@@ -1,9 +1,14 @@
-"""Events that the driver yields while a study runs: plain values for display. The driver itself prints nothing."""
+"""Events that the driver yields while a study runs: plain values for display. The driver itself prints nothing.
+
+`EventView` is the interface of what displays them.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from harness.analysis.limits import RunValues
+from harness.analysis.results import StudyResults
 from harness.analysis.run_status import TrialStatus
 from harness.models.spec.network import NetworkSpec
 from harness.training.run import Epoch, RunState, Started
@@ -161,3 +166,27 @@ StudyEvent = (
     | ClaimsEvaluated
     | StudyEnded
 )
+
+
+class EventView(Protocol):
+    """Interface of the views of a study's events: a context manager.
+
+    `note` shows the current activity apart from the events, `show` an event and the progress of the study.
+    """
+
+    def __enter__(self) -> Self:
+        """Start the view."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the view and restore the terminal."""
+
+    def note(self, text: str) -> None:
+        """Show the current activity."""
+
+    def begin(self, results: StudyResults) -> None:
+        """Add the results so far, before the first event."""
+
+    def show(self, event: StudyEvent, progress: Progress) -> None:
+        """Show an event."""

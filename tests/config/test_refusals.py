@@ -71,7 +71,7 @@ BROKEN: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 def test_run_and_dry_run_refuse_alike(
     tmp_path: Path, keys: dict[str, Any], told: tuple[str, ...], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.cli.study_run.has_gpu", lambda: False)
+    monkeypatch.setattr("harness.studies.has_gpu", lambda: False)
     path = write_study(tmp_path, TINY, **keys)
     before = files_of(tmp_path)
     start = time.monotonic()

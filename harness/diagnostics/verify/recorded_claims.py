@@ -9,10 +9,10 @@ from harness.analysis.noise import noise_line
 from harness.analysis.results import study_results
 from harness.analysis.reuse import study_environment
 from harness.analysis.study_reader import StudyReader, open_study_reader
+from harness.analysis.summary import finished
 from harness.diagnostics.verify import ClaimRow
 from harness.diagnostics.verify.kept_studies import recorded_summaries
 from harness.errors import NotFound, UserError
-from harness.report.summary import finished
 from harness.storage import Store
 from harness.storage.workspace import Workspace
 from harness.system.command_line import without_password
