@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 from harness.export import onnx, safetensors, timm, torch_export
 from harness.export.comparison import Network
 from harness.export.exportable import Exportable
@@ -65,8 +65,11 @@ FORMATS: dict[str, Format] = {
 def chosen_formats(exportable: Exportable, names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
     """The formats of these names, in table order, or all that the network supports; and notes on those left out.
 
-    Raises `UserError` for a format that this network, or this installation, does not support.
+    Raises `UserError` for an unknown name, and for a format that this network, or this installation, does not support.
     """
+    for name in names or ():
+        if name not in FORMATS:
+            raise UserError("a format must be a known one", value=name, remedy=did_you_mean(name, FORMATS, "Formats"))
     chosen = {name: file_format for name, file_format in FORMATS.items() if names is None or name in names}
     faults = {
         name: fault
