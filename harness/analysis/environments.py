@@ -28,8 +28,10 @@ class OtherEnvironment:
         return f"{self.runs} of {plural(self.total, 'run')}: {self.differs_by}"
 
 
-def other_environments(rows: Iterable[RunRow], here: Environment) -> tuple[OtherEnvironment, ...]:
-    """The complete runs of environments other than `here`, grouped by difference; most runs first."""
+def other_environments(rows: Iterable[RunRow], here: Environment | None) -> tuple[OtherEnvironment, ...]:
+    """The complete runs of environments other than `here`, grouped by difference; most runs first; none without it."""
+    if here is None:
+        return ()
     complete = [row for row in rows if row.state == RunState.COMPLETE]
     groups: dict[str, list[RunRow]] = {}
     for row in complete:

@@ -1,5 +1,6 @@
 """Formats metrics and configurations as short text, in the same way for all tables and views."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -104,6 +105,11 @@ def json_safe(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [json_safe(each) for each in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def json_text(values: Any) -> str:
+    """Plain values as standard JSON, without NaN and infinity."""
+    return json.dumps(json_safe(values), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def printable(text: str) -> str:

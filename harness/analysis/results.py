@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.analysis.claims import ClaimResult
 from harness.analysis.configuration_result import (
@@ -18,6 +18,7 @@ from harness.analysis.configuration_result import (
     read_run_results,
 )
 from harness.analysis.environments import OtherEnvironment, other_environments, time_notes
+from harness.analysis.formatting import json_safe
 from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
 from harness.analysis.noise import resampling_ways
 from harness.analysis.reuse import study_environment, time_reference
@@ -103,6 +104,12 @@ class StudyResults:
     def seeds(self) -> tuple[int, ...]:
         """The seeds of all values."""
         return tuple(sorted({seed for row in self.rows for seed in row.seeds}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All results as plain values, as `summary.json` holds them; numbers that are not finite are None."""
+        from harness.analysis.summary import results_values  # which imports this module
+
+        return cast("dict[str, Any]", json_safe(results_values(self)))
 
     def row_of(self, trial: int) -> ConfigurationResult | None:
         """The row of a trial."""

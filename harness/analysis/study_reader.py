@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.claims import ClaimResult, evaluate_claims
+from harness.analysis.results import StudyResults, study_results
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.config.study_checks import check_classes, check_sizes
@@ -17,7 +18,7 @@ from harness.errors import DataError, NotFound
 from harness.storage import Store
 from harness.storage import load_study as load_trials
 from harness.storage.data_changes import data_notes
-from harness.storage.workspace import CLAIMS_FOLDER, Workspace
+from harness.storage.workspace import CLAIMS_FOLDER, DEFAULT_RESULTS, Workspace
 from harness.system.command_line import command_line
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class StudyReader:
     def claims(self) -> tuple[ClaimResult, ...]:
         """Evaluate the study's claims on its runs. Raises `DataError` if its data set is not there."""
         return evaluate_claims(self.file.study, self._space(), self.store) if self.file.study.claims else ()
+
+    def results(self) -> StudyResults:
+        """The results so far, with the claims and notes on the data. Raises `DataError` as `claims` does."""
+        ruled_out, claims, data = self.size().ruled_out, self.claims(), self.data_notes()
+        return study_results(self.file.study, self.store, self.trials, ruled_out, claims, data=data)
 
     def data_notes(self) -> tuple[str, ...]:
         """Notes if runs were trained on other data than the folder holds now; none if the data set is not there."""
@@ -125,6 +131,18 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
                 remedy = f"{remedy} Studies there: {', '.join(names) or 'none'}."
             raise NotFound(rule, value=name, place=store.location, remedy=remedy) from error
         yield StudyReader(file, store, trials._study_id, trials.get_trials(deepcopy=False), workspace)
+
+
+def load_results(
+    study: str | Path, *, quick: bool = False, results: str | Path = DEFAULT_RESULTS, storage: str | None = None
+) -> StudyResults:
+    """The results so far of the study in a file; reads only, also while another process runs the study.
+
+    `results` is the folder of all studies, `storage` the URL of their database if it is not in that folder. Raises
+    `NotFound` if the study was never started, and `DataError` if claims need a data set that is not there.
+    """
+    with open_study_reader(Path(study), Workspace(Path(results), storage), is_quick=quick) as reader:
+        return reader.results()
 
 
 @dataclass(frozen=True, slots=True)

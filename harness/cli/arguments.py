@@ -235,7 +235,7 @@ def print_view(view: "RenderableType") -> int:
 
 def print_json(values: Any) -> int:
     """Print values as JSON for programs; returns exit code 0."""
-    from harness.report.summary import json_text
+    from harness.analysis.formatting import json_text
 
     print(json_text(values))
     return 0

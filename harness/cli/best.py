@@ -25,10 +25,10 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the network as a network file."""
+    from harness.analysis.conclusions import conditions_text, configuration_line
     from harness.analysis.study_reader import open_study_reader
     from harness.analysis.winner import find_winner
     from harness.config.network_file import dump_network_spec
-    from harness.report.conclusions import conditions_text, configuration_line
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
         configuration, results = find_winner(study, args.trial, study_options(args))

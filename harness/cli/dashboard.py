@@ -17,7 +17,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Serve the dashboard until Ctrl-C."""
     from harness.analysis.study_reader import open_study_reader
-    from harness.cli.interrupt import Interrupt
+    from harness.executors.interrupt import Interrupt
     from harness.report.dashboard import dashboard_app, dashboard_server, serve, study_url
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study, Interrupt():

@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     """Write the network in all requested formats, or in none; returns 1 if a file computes other logits."""
     from harness.analysis.networks import load_network, resolve_network
     from harness.export.comparison import rows_table
-    from harness.export.export import export_network
+    from harness.export.export import write_formats
     from harness.export.exportable import exportable
     from harness.export.formats import chosen_formats
     from harness.storage.load_network import WeightsOrigin
@@ -66,7 +66,7 @@ def run(args: Namespace) -> int:
         notes.append("the weights are random: the export is useful only for measuring speed")
     for note in notes:
         _print_progress(note)
-    results = export_network(product, formats, folder, tell=_print_progress)
+    results = write_formats(product, formats, folder, tell=_print_progress)
     print_view(rows_table(results))
     faults = [result for result in results if result.error]
     for result in faults:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 
+from harness.analysis.formatting import json_text
 from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
 from harness.analysis.networks import NetworkRef, resolve_network
 from harness.cli.arguments import network_query, network_words
@@ -24,7 +25,6 @@ from harness.executors.full_scale import device_for, open_task
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import make_console
 from harness.report.dense import detection_view, downstream_view, merged_evaluation_lines, segmentation_view
-from harness.report.summary import json_text
 from harness.storage.full_run_recorder import full_scale_row
 from harness.system.device_slot import computing
 from harness.training.full_scale.folder import weights_file

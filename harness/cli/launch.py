@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from rich.console import Console, RenderableType
 
 from harness.cli.arguments import workspace_of
-from harness.cli.interrupt import EXIT_CODE, Interrupt
 from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.config.recipes.loading import override_recipe
 from harness.data.batching import BatchPlan, split_cpus
@@ -20,6 +19,7 @@ from harness.data.expected_images import ExpectedImages
 from harness.errors import RunFailure, Stopped
 from harness.executors.base import WorkerRequest
 from harness.executors.full_scale import measure_step, train_full_scale
+from harness.executors.interrupt import EXIT_CODE, Interrupt
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import is_live, make_console
 from harness.report.full_scale import estimate_line, make_full_scale_view

@@ -19,9 +19,9 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Plot the claims of stored summaries, each plot in the folder of its summary."""
+    from harness.analysis.summary import CLAIMS_PLOT_FILE
     from harness.report.claims_summary import SUMMARY_FILE, read_claims_summary
     from harness.report.plots.claims import plot_claims
-    from harness.report.summary import CLAIMS_PLOT_FILE
 
     for path in args.summaries:
         summary = path / SUMMARY_FILE if path.is_dir() else path

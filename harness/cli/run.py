@@ -1,9 +1,34 @@
 """`harness run`: train a study while showing its progress, then print its results."""
 
+import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Subparsers, add_study_command, add_version, positive
+from harness.cli.arguments import (
+    Subparsers,
+    add_study_command,
+    add_version,
+    positive,
+    print_next,
+    print_view,
+    study_options,
+    workspace_of,
+)
 from harness.executors import EXECUTORS
+
+if TYPE_CHECKING:
+    from harness.analysis.configuration_result import ConfigurationResult
+    from harness.analysis.results import StudyResults
+    from harness.cli.study_run import CheckedStudy
+    from harness.config.study_file import StudyFile
+    from harness.search.events import EventView
+
+DEFAULT_FULL_SCALE_RECIPE = "imagenet_300"
+"""The recipe for a study that names a network at full scale but no recipe."""
+NO_RESULT = 1
+"""Exit code of a study that ended without a complete configuration."""
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
@@ -43,6 +68,136 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Train a study and print its results; with `--dry-run`, print what would be trained."""
-    from harness.cli.study_run import run_study
+    from harness.cli.study_run import RunOptions, check_study, train_study
+    from harness.config.study_file import load_study
+    from harness.executors.interrupt import EXIT_CODE, Interrupt
+    from harness.report.study import results_view
+    from harness.system.command_line import resume_command
 
-    return run_study(args)
+    options = RunOptions(
+        workspace=workspace_of(args),
+        executor=args.executor,
+        workers=args.workers,
+        ray_address=args.ray_address,
+        reuse=args.reuse,
+        is_fresh=args.fresh,
+    )
+    study = check_study(load_study(args.file, is_quick=args.quick), options)
+    if args.dry_run:
+        return _dry_run(study)
+    try:
+        results = train_study(study, _view(study.file, is_quiet=args.quiet), Interrupt())
+    except KeyboardInterrupt:
+        print(f"stopped; nothing is lost. To resume:\n  {resume_command()}", file=sys.stderr)
+        return EXIT_CODE
+    print_view(results_view(results))
+    _draw_claims(study.folder, results)
+    print_next(_next_commands(args, results, study.file))
+    return 0 if results.complete else NO_RESULT
+
+
+def _dry_run(study: "CheckedStudy") -> int:
+    """Print what would be trained, and on which data; reads the database if there is one."""
+    from dataclasses import replace
+
+    from harness.analysis.plan import TrialsDone, plan_study
+    from harness.analysis.reuse import ReuseRule, study_environment
+    from harness.config.study_growth import StudyChanges
+    from harness.errors import NotFound
+    from harness.report.plan import plan_view
+    from harness.search.session import study_changes, trials_done
+    from harness.storage import Store
+    from harness.system.machine import available_cpus
+
+    options, keys = study.options, study.file.study
+    is_single = options.executor == "inline" or options.is_cluster
+    workers = options.workers or max(1, 1 if is_single else available_cpus() // keys.resources.cpus)
+    try:
+        with Store.open(options.workspace.database, read_only=True) as store:
+            here = study_environment(keys, is_cluster=options.is_cluster)
+            rule = ReuseRule(keys, store, here, options.reuse, options.is_cluster)
+            growth = StudyChanges() if options.is_fresh else study_changes(study.file, store)
+            has_trials = keys.search.sampler != "grid" and not options.is_fresh
+            done = trials_done(store, keys) if has_trials else TrialsDone()
+            planned = plan_study(keys, study.space, store, workers=workers, rule=rule, growth=growth, done=done)
+    except NotFound:
+        planned = plan_study(keys, study.space, None, workers=workers)
+    return print_view(plan_view(replace(planned, notes=(*study.file.notes, *planned.notes, *study.notes))))
+
+
+def _view(file: "StudyFile", *, is_quiet: bool) -> "EventView":
+    """The view for this output: quiet, live in a terminal, or a log."""
+    from harness.analysis.study_reader import study_title
+    from harness.report.console import is_live, make_console
+    from harness.report.event_log import EventFormatter, LogView
+    from harness.report.live import LiveState, LiveView
+    from harness.search.events import EventView
+
+    metric, direction = next(iter(file.study.objectives.items()))
+    console = make_console()
+    if is_quiet:
+        return EventView()
+    if not is_live(console):
+        return LogView(EventFormatter(metric))
+    after_training = "measuring" if file.study.proxy.transfer is None else "transfer"
+    formatter = EventFormatter(metric)
+    state = LiveState(file.study.study, study_title(file.text), metric, direction, formatter, after_training)
+    return LiveView(console, state)
+
+
+def _draw_claims(folder: Path, results: "StudyResults") -> None:
+    """Plot the claims next to the summary, unless the plot exists; a failure is printed and changes no result."""
+    from harness.analysis.formatting import printable
+    from harness.cli.study_run import draw_claims
+
+    try:
+        path = draw_claims(folder, results)
+    except Exception as error:
+        print(f"\nThe claims could not be drawn: {printable(str(error)) or type(error).__name__}", file=sys.stderr)
+    else:
+        if path is not None:
+            print(f"\nThe claims as a picture: {path}")
+
+
+def _next_commands(args: Namespace, results: "StudyResults", file: "StudyFile") -> list[tuple[str, str]]:
+    """Suggested next commands, each with its purpose."""
+    from harness.system.command_line import command_line
+
+    options = study_options(args)
+    commands = [(command_line("dashboard", args.file, options), "parameters and learning curves in a browser")]
+    if results.best is None:
+        return [(command_line("show", args.file, options), "the state of every configuration"), *commands]
+    number = str(results.best.trials[0])
+    return [
+        (command_line("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
+        (f"{command_line('best', args.file, options)} > best.yaml", "its spec, to be the `base` of the next study"),
+        *full_scale_commands(file, results.best, options),
+        *commands,
+    ]
+
+
+def full_scale_commands(
+    file: "StudyFile", best: "ConfigurationResult", options: Sequence[str]
+) -> list[tuple[str, str]]:
+    """The command for the best network at full scale; none without a full-scale base that fits its choices."""
+    from harness.analysis.network_forms import BEST_OF
+    from harness.config.recipes.loading import load_classification_recipe
+    from harness.config.study_file import full_scale_network
+    from harness.data.image_sources import GENERATED_DATASETS
+    from harness.errors import SpecError
+    from harness.system.command_line import command_line
+
+    full = file.study.full_scale
+    if full is None:
+        return []
+    try:
+        full_scale_network(file, best.params)
+    except SpecError:
+        return []
+    name = full.recipe or DEFAULT_FULL_SCALE_RECIPE
+    recipe = load_classification_recipe(name)
+    images = [] if recipe.data.dataset in GENERATED_DATASETS else ["--data", "FOLDER"]
+    weights = ["--weights", "FILE"] if recipe.needs_weights else []
+    arguments = [str(file.path), "--recipe", name, *images, *weights, "--dry-run"]
+    purpose = f"the best network at full scale: {recipe.about}; cost and time; without --dry-run it is trained"
+    return [(command_line("train", Path(BEST_OF), options, *arguments), purpose)]

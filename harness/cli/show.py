@@ -81,19 +81,17 @@ def _show_all(args: Namespace, reader: "StudyReader") -> int:
     from rich.console import Group
     from rich.text import Text
 
-    from harness.analysis.results import results_limit_sentence, study_results
+    from harness.analysis.conclusions import environment_notes
+    from harness.analysis.results import results_limit_sentence
     from harness.report.claims import claims_view
-    from harness.report.conclusions import environment_notes
     from harness.report.configurations import ConfigurationTables
     from harness.report.console import indented
     from harness.report.full_scale import full_scale_runs_view
     from harness.report.study import data_view, ended_view, heading, noise_view, reasons
-    from harness.report.summary import results_values
 
-    ruled_out, claims, data = reader.size().ruled_out, reader.claims(), reader.data_notes()
-    results = study_results(reader.file.study, reader.store, reader.trials, ruled_out, claims, data=data)
+    results = reader.results()
     if args.json:
-        return print_json(results_values(results))
+        return print_json(results.to_dict())
     parts = [heading(results), Text(), ConfigurationTables(results), Text()]
     parts += [*claims_view(results), *full_scale_runs_view(results), *ended_view(results), *data_view(results.data)]
     parts += [*reasons(results, most=None), *noise_view(results)]

@@ -56,12 +56,12 @@ class StudyFile:
         return self.document.place(at)
 
 
-def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
+def load_study(path: str | Path, *, is_quick: bool = False) -> StudyFile:
     """Read and check a study file; returns it, or its quick profile with `is_quick`.
 
     The quick profile is checked in either case. Raises `StudyError` with every problem and its line.
     """
-    written = read_document(path)
+    written = read_document(Path(path))
     if is_quick:
         profile, notes = apply_quick_profile(written)
         return replace(_checked(profile), notes=notes)

@@ -4,7 +4,7 @@ This table imports nothing that loads slowly: the command line lists its names.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from harness.errors import ExecutorError
 
@@ -24,7 +24,9 @@ def _ray(request: "WorkerRequest") -> "Executor":
     return RayExecutor(request)
 
 
-EXECUTORS: dict[str, Callable[["WorkerRequest"], "Executor"]] = {
+ExecutorFactory: TypeAlias = 'Callable[["WorkerRequest"], "Executor"]'
+"""Starts the workers of an executor."""
+EXECUTORS: dict[str, ExecutorFactory] = {
     "ray": _ray,
     "inline": _inline,
 }
@@ -38,3 +40,6 @@ def make_executor(name: str, request: "WorkerRequest") -> "Executor":
             "the executor must be a known one", value=name, remedy=f"Executors: {', '.join(EXECUTORS)}."
         )
     return EXECUTORS[name](request)
+
+
+__all__ = ["EXECUTORS", "ExecutorFactory", "make_executor"]

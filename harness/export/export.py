@@ -7,20 +7,21 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from harness.analysis.formatting import json_text
 from harness.errors import ExportFailure, UserError
 from harness.export.comparison import TOLERANCE, Comparison, ExampleInputs, FormatResult, compare, example_inputs
-from harness.export.exportable import Exportable
-from harness.export.formats import Format
+from harness.export.exportable import Exportable, exportable
+from harness.export.formats import Format, chosen_formats
 from harness.export.model_card import model_card
 from harness.models.weights import sha256
-from harness.report.summary import json_text
+from harness.storage.load_network import LoadedNetwork
 from harness.system.atomic_write import partial_folder
 from harness.system.device_slot import computing, yield_slot
 from harness.training.device import process_environment
@@ -77,11 +78,36 @@ def _written(folder: Path) -> list[str]:
     return [*(name for name in names if Path(name).name == name and name != RECORD_FILE), RECORD_FILE]
 
 
-@computing()
 def export_network(
+    network: LoadedNetwork,
+    folder: str | Path,
+    formats: Sequence[str] | None = None,
+    *,
+    resolution: int | None = None,
+    merged: bool = True,
+    storage: str | None = None,
+) -> list[FormatResult]:
+    """Export a network into a new or empty folder, with a model card; `harness export` writes the same files.
+
+    `formats` are names of `FORMATS`, by default all that the network supports. `resolution` is the side of the images
+    in pixels, by default that of its training; `storage` the database with its runs, if it is not next to their study.
+    Raises `UserError` for a format or folder that cannot be used, and `ExportFailure`, with nothing written, if a file
+    does not return the network's logits when it is loaded again.
+    """
+    product = exportable(network, storage, resolution, is_merged=merged)
+    chosen, _ = chosen_formats(product, formats)
+    results = write_formats(product, chosen, Path(folder))
+    faults = [f"{result.format} of {network.name} {result.error}" for result in results if result.error]
+    if faults:
+        raise ExportFailure("; ".join(faults))
+    return results
+
+
+@computing()
+def write_formats(
     exportable: Exportable, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
 ) -> list[FormatResult]:
-    """Export a network into a folder. If a format has an error, no file is written."""
+    """Write a network in these formats into a folder. If a format has an error, no file is written."""
     with staged(folder) as fresh:
         examples = example_inputs(exportable)
         rows = []

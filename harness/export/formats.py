@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.errors import UserError
+from harness.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.export.comparison import Network
@@ -69,8 +69,11 @@ FORMATS: dict[str, Callable[[], Format]] = {
 def chosen_formats(exportable: "Exportable", names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
     """The formats of these names, in table order, or all that the network supports; and notes on those left out.
 
-    Raises `UserError` for a format that this network, or this installation, does not support.
+    Raises `UserError` for an unknown name, and for a format that this network, or this installation, does not support.
     """
+    for name in names or ():
+        if name not in FORMATS:
+            raise UserError("a format must be a known one", value=name, remedy=did_you_mean(name, FORMATS, "Formats"))
     chosen = {name: load_format() for name, load_format in FORMATS.items() if names is None or name in names}
     faults = {
         name: fault

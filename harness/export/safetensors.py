@@ -24,10 +24,8 @@ def load(exportable: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (th
 def usage(exportable: Exportable) -> str:  # noqa: ARG001
     """Code for the model card; `images` is already defined."""
     return f"""\
-from pathlib import Path
+import harness
 
-from harness.models.weights import load_weights
-
-spec, model = load_weights(Path("{FILE}"))
+spec, model = harness.load_weights("{FILE}")
 logits = model(images)
 """

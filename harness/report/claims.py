@@ -1,13 +1,13 @@
-"""Results of a study's claims as a table, as sentences, and as plain values."""
+"""Results of a study's claims as a table and as sentences."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from harness.analysis.claims import ClaimResult
-from harness.analysis.environments import OtherEnvironment, other_environments
+from harness.analysis.environments import other_environments
 from harness.analysis.formatting import DASH, format_metric, plural
 from harness.analysis.limits import Limit
 from harness.analysis.statistics import Estimate
@@ -34,43 +34,6 @@ def claims_view(results: "StudyResults") -> list[RenderableType]:
     confirmed = sum(result.p is not None or result.estimate is None for result in results.claims)
     how = f"error rate 5 % over all looks; p corrected over {plural(confirmed, 'claim')} (Holm)"
     return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *sentences, Text()]
-
-
-def claim_values(result: ClaimResult, here: Environment | None = None) -> dict[str, Any]:
-    """One claim for JSON."""
-    claim, estimate = result.claim, result.estimate
-    return {
-        **claim.model_dump(mode="json"),
-        "verdict": str(result.verdict),
-        "values": list(result.values),
-        "seeds": list(result.seeds),
-        "effect": None if estimate is None else estimate.effect,
-        "sd": None if estimate is None else estimate.sd,
-        "interval": None if estimate is None else estimate.repeated_interval,
-        "interval_of_one_look": None if estimate is None else estimate.interval,
-        "interval_bca": None if estimate is None else estimate.bootstrap_interval,
-        "p_permutation": None if estimate is None else estimate.permutation_p,
-        "n": len(result.values),
-        "n_trained": result.pairs,
-        "lost": [pair.text for pair in result.lost_pairs],
-        "p": result.p,
-        "seeds_to_decide": result.seeds_needed,
-        "exploratory": exploratory_values(result),
-        "note": result.note,
-        "missing": result.missing_reason,
-        "other_environments": [origin.text for origin in _origins(result, here)],
-        "limit": result.limit,
-        "arms": [
-            {"choices": arm.params, "weight": weight, "seeds": list(values), "values": list(values.values())}
-            for arm, weight, values in zip(result.arms, claim.contrast.values(), result.arm_values, strict=True)
-        ],
-    }
-
-
-def exploratory_values(result: ClaimResult) -> dict[str, Any] | None:
-    """The exploratory verdict for JSON, with the reason why it has no error rate; None without one."""
-    explored = result.exploratory
-    return None if explored is None else {"verdict": str(explored.verdict), "p": explored.p, "reason": explored.reason}
 
 
 def format_p(p: float | None) -> str:
@@ -100,10 +63,6 @@ def _n(result: ClaimResult) -> str:
     return f"{len(result.values)} of {result.pairs}" if result.lost_pairs else str(len(result.values))
 
 
-def _origins(result: ClaimResult, here: Environment | None) -> tuple[OtherEnvironment, ...]:
-    return () if here is None else other_environments(result.runs, here)
-
-
 def _sentences(result: ClaimResult, here: Environment | None) -> Iterable[str]:
     """Sentences about a claim: its statement, the published result, and what an undecided claim would need."""
     claim = result.claim
@@ -130,7 +89,7 @@ def _sentences(result: ClaimResult, here: Environment | None) -> Iterable[str]:
         yield f"  {_needed(result.estimate, result.seeds_needed)}"
         if result.is_used_up and not result.estimate.is_exact:
             yield "  The plan has had its last look: raising `search.max_seeds` now allows only an exploratory verdict."
-    if others := _origins(result, here):
+    if others := other_environments(result.runs, here):
         yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
 
 

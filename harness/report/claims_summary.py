@@ -5,14 +5,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from harness.analysis.formatting import json_safe, printable
+from harness.analysis.formatting import printable
 from harness.analysis.limits import Limit
 from harness.analysis.noise import noise_line
 from harness.analysis.results import StudyResults
 from harness.analysis.statistics import Verdict
+from harness.analysis.summary import SUMMARY_FILES
 from harness.config.expectation import Expectation
 from harness.errors import NotFound, UserError
-from harness.report.summary import SUMMARY_FILES, results_values
 
 SUMMARY_FILE = SUMMARY_FILES[0]
 EARLIER_ENVIRONMENT = "of an earlier environment (operator and data rules before 2026-11-30)"
@@ -112,7 +112,7 @@ K = TypeVar("K", bound=ClaimsSummary)
 
 def summarize_claims(results: StudyResults) -> ClaimsSummary:
     """The claims of these results in the form of their summary."""
-    return ClaimsSummary.model_validate(json_safe(results_values(results)))
+    return ClaimsSummary.model_validate(results.to_dict())
 
 
 def read_claims_summary(path: Path) -> ClaimsSummary:

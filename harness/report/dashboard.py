@@ -8,6 +8,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.formatting import (
     DASH,
@@ -24,7 +25,6 @@ from harness.analysis.formatting import (
 from harness.analysis.results import StudyResults
 from harness.config.study import Study
 from harness.errors import UserError
-from harness.report.conclusions import conclusions, conditions_text
 from harness.report.network import network_costs
 from harness.storage import Store, optuna_storage
 

@@ -1,13 +1,11 @@
-"""The events of a study as text lines, the interface of views of events, and the log view.
+"""The events of a study as text lines; and the views that print or log them."""
 
-A view is a context manager; `note` shows the current activity apart from the events, `show` takes an event and the
-progress of the study.
-"""
-
+import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Self, TextIO
+from typing import TextIO
 
 from harness.analysis.formatting import (
     format_duration,
@@ -22,6 +20,7 @@ from harness.search.events import (
     ClaimsEvaluated,
     DataNoteAdded,
     EpochEnded,
+    EventView,
     Progress,
     RunEnded,
     RunQueued,
@@ -138,25 +137,6 @@ class EventFormatter:
         return f"{name}: {self.metric} {value} over {seeds}{reason}"
 
 
-class EventView:
-    """The interface of views of a study's events; itself a view that shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop the view and restore the terminal."""
-
-    def note(self, text: str) -> None:
-        """Show the current activity."""
-
-    def begin(self, results: StudyResults) -> None:
-        """Add the results so far, before the first event."""
-
-    def show(self, event: StudyEvent, progress: Progress) -> None:
-        """Show an event."""
-
-
 class LogView(EventView):
     """One line per event with its time, for files, pipes and logs; no control characters."""
 
@@ -178,3 +158,26 @@ class LogView(EventView):
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Print the event with the progress of the study."""
         self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._formatter.format_event(event)}")
+
+
+LOGGER = logging.getLogger("harness")
+
+
+class LoggingView(LogView):
+    """One message per event to the logger `harness`, at level INFO; `progress`, if given, is called with each event."""
+
+    def __init__(
+        self, formatter: EventFormatter, progress: Callable[[StudyEvent, Progress], None] | None = None
+    ) -> None:
+        super().__init__(formatter)
+        self._progress = progress
+
+    def note(self, text: str) -> None:
+        """Log the text."""
+        LOGGER.info(printable(text))
+
+    def show(self, event: StudyEvent, progress: Progress) -> None:
+        """Log the event, then call `progress`."""
+        super().show(event, progress)
+        if self._progress is not None:
+            self._progress(event, progress)

@@ -19,6 +19,7 @@ from harness.analysis.formatting import (
     plural,
     si,
 )
+from harness.analysis.summary import full_scale_status
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.data.batching import BatchPlan
 from harness.data.expected_images import ExpectedImages
@@ -28,10 +29,10 @@ from harness.models.spec.published import preset_of
 from harness.report.console import StatusLine, indented, make_status_line, plain_table
 from harness.storage import FullScaleRow
 from harness.training.environment import UNKNOWN_ENVIRONMENT, describe_difference
-from harness.training.full_scale.folder import WEIGHTS, is_locked
+from harness.training.full_scale.folder import WEIGHTS
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleEpoch, FullScaleMessage, Message, Scores, StepProgress
-from harness.training.run import RunState, Started
+from harness.training.run import Started
 
 if TYPE_CHECKING:
     from harness.analysis.results import StudyResults
@@ -224,18 +225,6 @@ def full_scale_runs_view(results: "StudyResults") -> list[RenderableType]:
     return [Text("Full scale", style="bold").append(f"  {PROXY_NOTE}", style="dim"), table, Text(), *parts, Text()]
 
 
-def full_scale_run_values(results: "StudyResults") -> list[dict[str, Any]]:
-    """The trainings at full scale for JSON."""
-    return [_row_values(row, results) for row in results.full_scale]
-
-
-def full_scale_status(row: FullScaleRow) -> str:
-    """The state of a training, as text; a running one whose folder is not locked was interrupted."""
-    if row.state == RunState.RUNNING and not is_locked(row.folder):
-        return "interrupted"
-    return str(row.state).replace("_", " ")
-
-
 def _full_run_cells(row: FullScaleRow, results: "StudyResults") -> list[str | Text]:
     proxy = None if row.trial is None else results.row_of(row.trial)
     mean = DASH if proxy is None else format_mean_and_spread(proxy.mean, proxy.spread, results.metric)
@@ -268,32 +257,3 @@ def _full_run_place(row: FullScaleRow) -> str:
     earlier = "; ".join(differences)
     resumed = f"; its first epochs of another environment: {earlier}" if earlier else ""
     return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}{resumed}"
-
-
-def _row_values(row: FullScaleRow, results: "StudyResults") -> dict[str, Any]:
-    proxy = None if row.trial is None else results.row_of(row.trial)
-    best = row.folder / WEIGHTS["best"]
-    return {
-        "id": row.id,
-        "name": row.name,
-        "trial": row.trial,
-        "state": full_scale_status(row),
-        "cause": row.cause,
-        "recipe": row.recipe_name,
-        "recipe_fingerprint": row.recipe_fingerprint,
-        "seed": row.recipe.get("seed"),
-        "epochs": row.epochs,
-        "epochs_done": row.epochs_done,
-        "metric": row.metric,
-        "best": row.best,
-        "best_epoch": row.best_epoch,
-        "proxy": None if proxy is None else {"mean": proxy.mean, "sd": proxy.spread, "n": len(proxy.values)},
-        "weights": str(best) if best.exists() else None,
-        "folder": str(row.folder),
-        "host": row.host,
-        "device": row.device,
-        "versions": row.versions,
-        "environment": None if row.environment is None else row.environment.values(),
-        "earlier_environments": [None if environment is None else environment.values() for environment in row.earlier],
-        "spec": row.spec.canonical(),
-    }

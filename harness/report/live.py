@@ -19,9 +19,10 @@ from harness.analysis.limits import AT, Limit, RunValues, common_limit, fewest_i
 from harness.analysis.objective import spread_of
 from harness.analysis.results import StudyResults
 from harness.analysis.run_status import OPEN, TrialStatus
-from harness.report.event_log import EventFormatter, EventView
+from harness.report.event_log import EventFormatter
 from harness.search.events import (
     EpochEnded,
+    EventView,
     Progress,
     RunEnded,
     RunQueued,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.analysis.conclusions import configuration_line
 from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.formatting import DASH, epochs_done, format_params, plural, printable
 from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
-from harness.report.conclusions import configuration_line
+from harness.analysis.summary import configuration_values
 from harness.report.console import plain_table
 from harness.report.study import data_view
-from harness.report.summary import configuration_values
 from harness.search.samplers import seed_text
 from harness.storage import EventRow
 from harness.training.run import RunState

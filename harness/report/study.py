@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.analysis.conclusions import conclusions, conditions_text, configuration_line
 from harness.analysis.formatting import format_params, plural, printable, si
 from harness.analysis.noise import noise_line
 from harness.analysis.results import StudyResults
 from harness.report.claims import claims_view
-from harness.report.conclusions import conclusions, conditions_text, configuration_line
 from harness.report.configurations import FRONT_MARK, ConfigurationTables, format_objective
 from harness.report.console import indented
 from harness.report.full_scale import full_scale_runs_view

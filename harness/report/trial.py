@@ -23,11 +23,11 @@ from harness.analysis.formatting import (
 from harness.analysis.objective import spread_of
 from harness.analysis.reuse import study_environment
 from harness.analysis.run_status import trial_status
+from harness.analysis.summary import run_values
 from harness.config.network_file import dump_network_spec
 from harness.config.study import Study
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
-from harness.report.summary import run_values
 from harness.search.samplers import seed_text
 from harness.storage import RunRow
 from harness.training.environment import Environment, describe_environment

@@ -1,9 +1,13 @@
-"""Events that the driver yields while a study runs: plain values for display. The driver itself prints nothing."""
+"""Events that the driver yields while a study runs: plain values for display. The driver itself prints nothing.
+
+`EventView` is the interface of what displays them.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from harness.analysis.limits import RunValues
+from harness.analysis.results import StudyResults
 from harness.analysis.run_status import TrialStatus
 from harness.models.spec.network import NetworkSpec
 from harness.training.run import Epoch, RunState, Started
@@ -152,3 +156,26 @@ StudyEvent = (
     | ClaimsEvaluated
     | StudyEnded
 )
+
+
+class EventView:
+    """The interface of views of a study's events; itself a view that shows nothing.
+
+    A view is a context manager; `note` shows the current activity apart from the events, `show` takes an event and the
+    progress of the study.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the view and restore the terminal."""
+
+    def note(self, text: str) -> None:
+        """Show the current activity."""
+
+    def begin(self, results: StudyResults) -> None:
+        """Add the results so far, before the first event."""
+
+    def show(self, event: StudyEvent, progress: Progress) -> None:
+        """Show an event."""

@@ -14,7 +14,7 @@ from tiny_studies import EPOCHS, HERE, VERSIONS, called, epoch, text_of
 
 from harness.analysis.study_reader import open_study_reader
 from harness.report.study import results_view
-from harness.report.summary import results_values, write_summary
+from harness.report.summary import write_summary
 from harness.search.events import RunEnded, TrialEnded
 from harness.training.run import Ended, Job, Record, RunState, Started
 
@@ -37,7 +37,7 @@ def test_accuracy_of_another_environment_is_reused_and_every_view_states_it(lab:
     assert f"{words} (here: operator revision {HERE.operator}, torch {HERE.torch})" in text_of(
         results_view(results), width=1000
     )
-    values = results_values(results)
+    values = results.to_dict()
     assert words in values["conditions"] and values["other_environments"][0]["text"] == words
     assert values["claims"][0]["other_environments"] == [words]
     write_summary(lab.folder, results)
@@ -60,7 +60,7 @@ def test_runs_of_this_environment_are_not_mentioned(lab: Lab) -> None:
     path = lab.file("new", **THREE)
     lab.run(path, worker(HERE))
     results = lab.results(path)
-    assert results.origins == () and "environments" not in results_values(results)["conditions"]
+    assert results.origins == () and "environments" not in results.to_dict()["conditions"]
     events = lab.run(path, worker(HERE))
     assert lab.jobs == [] and not any(isinstance(event, TrialEnded) for event in events)
 
@@ -160,7 +160,7 @@ def test_without_weights_times_are_left_out_and_the_answer_states_why(lab: Lab) 
     assert {configuration.spec.K[0]: configuration.latency_ms for configuration in results.rows} == {3: None, 13: 26.0}
     notes = " ".join(results.time_notes)
     assert "Times and memory of 3 of 6 runs are left out" in notes and "No weights of 3 of these are kept" in notes
-    assert notes in results_values(results)["conditions"]
+    assert notes in results.to_dict()["conditions"]
     with open_study_reader(path, lab.place) as reader:
         assert [("latency_ms_p50" in trial.user_attrs) for trial in reader.trials] == [False, True]
 

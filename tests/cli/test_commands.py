@@ -170,7 +170,7 @@ def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
     def broken(_: Path, *, is_quick: bool) -> None:  # noqa: ARG001
         raise ZeroDivisionError("inner")
 
-    monkeypatch.setattr("harness.cli.study_run.load_study", broken)
+    monkeypatch.setattr("harness.config.study_file.load_study", broken)
     assert main(["run", str(tmp_path / "study.yaml")]) == 1
     output = capsys.readouterr().err
     assert "ZeroDivisionError" in output and "is safe" in output

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tiny_studies import REPOSITORY, Played, called, gains, text_of, write_study
 
+from harness.analysis.formatting import json_text
 from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_study_reader
 from harness.config.recipes import proxy
@@ -19,7 +20,6 @@ from harness.diagnostics.verify.recorded_claims import all_recorded_claims
 from harness.diagnostics.verify.report import verdicts_view
 from harness.report.claims_summary import EARLIER_ENVIRONMENT, read_claims_summary
 from harness.report.plots.claims import draw_claims_figure
-from harness.report.summary import json_text, results_values
 from harness.storage.workspace import Workspace
 
 LARGER = {"K=[31,29,27,13], reparam=null": 1, "K=[3,3,3,3]": -1}
@@ -96,7 +96,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Played:
 def values_of(played: Played) -> dict[str, Any]:
     with open_study_reader(played.path, played.place) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
-    return json.loads(json_text(results_values(results)))  # type: ignore[no-any-return]
+    return json.loads(json_text(results.to_dict()))  # type: ignore[no-any-return]
 
 
 def keep(results: Path, values: dict[str, Any], study: str | None) -> None:

@@ -20,7 +20,7 @@ from harness.errors import ExportFailure
 from harness.export import onnx as onnx_file
 from harness.export import safetensors
 from harness.export.comparison import TOLERANCE, ExampleInputs, FormatResult, compare
-from harness.export.export import CARD, RECORD_FILE, export_network
+from harness.export.export import CARD, RECORD_FILE, write_formats
 from harness.export.exportable import Exportable
 from harness.export.formats import FORMATS, Format
 from harness.models.build import build
@@ -51,7 +51,7 @@ def blocks_of(card: str) -> list[str]:
 
 def fault_of(exportable: Exportable, folder: Path, file_format: Format) -> str:
     """The fault of the one format, which leaves nothing behind."""
-    (result,) = export_network(exportable, {"it": file_format}, folder)
+    (result,) = write_formats(exportable, {"it": file_format}, folder)
     assert result.error is not None and list(folder.parent.iterdir()) == []
     return result.error
 

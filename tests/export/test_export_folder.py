@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_cases import product_of, subject_of, tiny, written
+from export_cases import SIDE, product_of, subject_of, tiny, written
 from torch import nn
 
-from harness.errors import UserError
-from harness.export.export import CARD, RECORD_FILE, export_network
+from harness.errors import ExportFailure, UserError
+from harness.export.export import CARD, RECORD_FILE, export_network, write_formats
 from harness.export.formats import FORMATS, chosen_formats
 from harness.models.weights import read_weights
 
@@ -35,9 +35,27 @@ def test_a_failed_export_leaves_the_one_before_it_alone(tmp_path: Path) -> None:
     written(product_of(tiny()), folder, "safetensors")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     file_format = FORMATS["safetensors"]()._replace(load=lambda *_: lambda images: images.new_zeros(len(images), 7))
-    (result,) = export_network(product_of(tiny(K=5)), {"safetensors": file_format}, folder)
+    (result,) = write_formats(product_of(tiny(K=5)), {"safetensors": file_format}, folder)
     assert result.error is not None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_from_python_writes_what_the_command_does_or_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = subject_of(tiny())
+    results = export_network(network, str(tmp_path / "out"), ["safetensors"], resolution=SIDE)
+    assert [(result.format, list(result.sizes), result.error) for result in results] == [
+        ("safetensors", ["model.safetensors"], None)
+    ]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.safetensors", CARD, RECORD_FILE}
+    with pytest.raises(UserError, match=r"a format must be a known one, but got 'safetensor'.*`safetensors`"):
+        export_network(network, tmp_path / "none", ["safetensor"], resolution=SIDE)
+    wrong = FORMATS["safetensors"]()._replace(load=lambda *_: lambda images: images.new_zeros(len(images), 7))
+    monkeypatch.setitem(FORMATS, "safetensors", lambda: wrong)
+    with pytest.raises(ExportFailure, match="safetensors of tiny logits are off by"):
+        export_network(network, tmp_path / "none", ["safetensors"], resolution=SIDE)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -8,7 +8,7 @@ from random_statistics import randomize
 from torch import Tensor, nn
 
 from harness.export.comparison import FormatResult
-from harness.export.export import export_network
+from harness.export.export import write_formats
 from harness.export.exportable import Exportable, preprocessing_of
 from harness.export.formats import chosen_formats
 from harness.export.model_card_facts import training_facts
@@ -62,4 +62,4 @@ def noise(spec: NetworkSpec, n: int, side: int = SIDE) -> Tensor:
 
 def written(exportable: Exportable, folder: Path, *names: str) -> list[FormatResult]:
     formats, _ = chosen_formats(exportable, names or None)
-    return export_network(exportable, formats, folder)
+    return write_formats(exportable, formats, folder)

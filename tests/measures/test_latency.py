@@ -18,6 +18,7 @@ from tiny_runs import RECIPE, tiny_run, tiny_spec, with_
 from tiny_studies import Played, epoch, started, text_of
 
 from harness.analysis.objective import compares_times
+from harness.analysis.summary import configuration_values
 from harness.data import Dataset, load
 from harness.executors.run_job import run_job
 from harness.measures import timing_cache
@@ -31,7 +32,6 @@ from harness.ops.autotune import autotune
 from harness.ops.timing import Timings, median_rank, time_until_precise
 from harness.report.configurations import ConfigurationTables
 from harness.report.study import results_view
-from harness.report.summary import configuration_values
 from harness.system.device_slot import measuring
 from harness.training.run import Ended, Job, Measured, Record, RunState
 

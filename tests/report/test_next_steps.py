@@ -9,7 +9,7 @@ import pytest
 from tiny_studies import BRIEF, INLINE, TINY, CommandResult, Played, called, well, write_study
 
 from harness.analysis.configuration_result import ConfigurationResult
-from harness.cli.study_run import full_scale_commands
+from harness.cli.run import full_scale_commands
 from harness.system.command_line import program_name
 
 LARGE = {"B": [1, 1, 1, 1], "C": [4, 4, 8, 8], "K": [3, 3, 3, 3], "stem_stride": 2, "ffn_ratio": 2}

@@ -17,6 +17,7 @@ from harness.analysis.formatting import (
     format_metric,
     format_params,
     format_short_duration,
+    json_text,
     printable,
     si,
     sparkline,
@@ -28,7 +29,7 @@ from harness.report.event_log import EventFormatter, LogView
 from harness.report.live import LiveState
 from harness.report.plan import plan_view
 from harness.report.status import status_values, status_view, study_status
-from harness.report.summary import json_text, results_values, write_summary
+from harness.report.summary import write_summary
 from harness.report.trial import trial_values, trial_view
 from harness.storage import Store
 from harness.training.run import Ended, Job, Record, RunState
@@ -171,7 +172,7 @@ def test_status_of_a_study_that_was_stopped(tmp_path: Path) -> None:
 def test_summary_files_hold_every_figure_with_its_conditions(said: StudyResults, tmp_path: Path) -> None:
     write_summary(tmp_path, said)
     values = json.loads((tmp_path / "summary.json").read_text())
-    assert values == json.loads(json_text(results_values(said)))
+    assert values == json.loads(json_text(said.to_dict()))
     row = values["configurations"][0]
     assert row["n"] == 3 and row["seeds"] == [0, 1, 2] and row["sd"] == pytest.approx(0.2)
     assert {run["device"] for run in row["runs"]} == {"cpu (test, 1 thread)"}

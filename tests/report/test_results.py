@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tiny_studies import EPOCHS, Played, epoch, started, text_of, well
 
+from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.formatting import format_params
 from harness.analysis.results import StudyResults
-from harness.report.conclusions import conclusions, conditions_text
 from harness.report.configurations import ConfigurationTables
 from harness.report.study import results_view
 from harness.training.run import Ended, Job, Measured, Record, RunState

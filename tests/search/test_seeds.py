@@ -15,13 +15,12 @@ from tiny_studies import EPOCHS, Played, called, epoch, gains, started, text_of,
 from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.results import StudyResults
 from harness.analysis.study_reader import open_study_reader
+from harness.analysis.summary import claim_values, configuration_values
 from harness.config.study import screening_epochs
 from harness.errors import StudyAborted
-from harness.report.claims import claim_values
 from harness.report.event_log import EventFormatter
 from harness.report.live import LiveState
 from harness.report.study import results_view
-from harness.report.summary import configuration_values
 from harness.search.samplers import PRUNERS, SCREENING_SEEDS
 from harness.training.run import Ended, Job, Measured, Record, RunState
 

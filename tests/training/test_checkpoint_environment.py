@@ -12,16 +12,11 @@ import torch
 from tiny_runs import tiny_run
 from tiny_studies import BRIEF, INLINE, TINY, called, write_study
 
-from harness.analysis.study_reader import open_space
-from harness.config.study_file import load_study
-from harness.executors import make_executor
-from harness.executors.base import WorkerRequest
+from harness.cli.study_run import run_study
 from harness.executors.run_job import run_job
 from harness.models.weights.files import DIGEST
-from harness.search.events import EpochEnded
-from harness.search.session import open_for_driving
+from harness.search.events import EpochEnded, Progress, StudyEvent
 from harness.storage import RunRow, Store
-from harness.storage.workspace import Workspace
 from harness.training.checkpoint import read_state, write_state
 from harness.training.run import Epoch, Job, Measured, RunState, Started
 
@@ -46,13 +41,13 @@ def train(folder: Path, *options: str) -> str:
 
 def begin(folder: Path) -> None:
     """Drive the study to the end of its first epoch, as Ctrl-C ends it."""
-    file = load_study(folder / "study.yaml")
-    with open_for_driving(
-        file, open_space(file), Workspace(folder / "results"), lambda: make_executor("inline", WorkerRequest())
-    ) as driven:
-        events = driven.driver.events()
-        next(event for event in events if isinstance(event, EpochEnded))
-        events.close()
+
+    def stop(event: StudyEvent, _: Progress) -> None:
+        if isinstance(event, EpochEnded):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(folder / "study.yaml", executor="inline", results=folder / "results", progress=stop)
 
 
 def lose_database(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from tiny_runs import tiny_run, with_
 from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of, write_study
 
+from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.configuration_result import read_run_results
 from harness.analysis.plan import images_per_run, measured_images, plan_study
 from harness.analysis.results import study_results
@@ -20,7 +21,6 @@ from harness.errors import StudyError
 from harness.executors.run_job import run_job
 from harness.measures import ON_DEMAND_MEASURES, merge_error, receptive_field, speed
 from harness.models.build import build
-from harness.report.conclusions import conclusions, conditions_text
 from harness.report.event_log import EventFormatter
 from harness.report.live import LiveState
 from harness.report.plan import plan_view

@@ -72,12 +72,12 @@ class Weights(NamedTuple):
         return model.eval()
 
 
-def load_weights(path: Path, spec: NetworkSpec | None = None) -> tuple[NetworkSpec, nn.Module]:
+def load_weights(path: str | Path, spec: NetworkSpec | None = None) -> tuple[NetworkSpec, nn.Module]:
     """Load the network in a file, with the file's form and number of classes, in evaluation mode.
 
     `spec` may be left out for files written by `import_weights`. Raises `WeightsError`.
     """
-    weights = read_weights(path, spec)
+    weights = read_weights(Path(path), spec)
     return weights.spec, weights.network()
 
 

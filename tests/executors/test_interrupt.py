@@ -11,8 +11,8 @@ import pytest
 from tiny_studies import Played, epoch, started, well
 
 from harness.analysis.study_reader import open_space, open_study_reader
-from harness.cli.interrupt import Interrupt, InterruptibleExecutor
 from harness.config.recipes.proxy import ProxyRecipe
+from harness.executors.interrupt import Interrupt, InterruptibleExecutor
 from harness.executors.scripted import ScriptedExecutor
 from harness.models.spec.network import NetworkSpec
 from harness.search.events import EpochEnded
@@ -75,6 +75,17 @@ def test_an_executor_that_trains_in_its_poll_is_interrupted_there() -> None:
         with pytest.raises(KeyboardInterrupt):
             executor.poll(0.0)
     assert notes == ["stopping"]
+
+
+def test_in_a_program_only_ctrl_c_is_handled_and_the_second_is_raised_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupt(is_command=False) as interrupt:
+        assert signal.getsignal(signal.SIGTERM) is before
+        executor = InterruptibleExecutor(ScriptedExecutor(endless), interrupt, lambda: None)
+        executor.submit(JOB)
+        kill(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            kill(signal.SIGINT)
 
 
 @pytest.mark.parametrize("at", [7, *(pytest.param(at, marks=pytest.mark.long) for at in (1, 2, 20, 33))])

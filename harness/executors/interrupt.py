@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first signal stops a study at the next safe moment, the second exits immediately.
+"""Ctrl-C and SIGTERM: the first signal stops a study at the next safe moment, the second stops it immediately.
 
 A signal may arrive while records are on their way from a worker into the database. While workers are busy it is
 therefore only noted, and raised as KeyboardInterrupt from the executor's `poll`, which keeps its records for the next
@@ -8,6 +8,7 @@ call.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
@@ -21,16 +22,23 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupt:
-    """Context manager that handles the two signals inside its `with` block."""
+    """Context manager that handles the signals inside its `with` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_command: bool = True) -> None:
+        """`is_command`: this process runs nothing else, so SIGTERM is handled, too, and the second signal exits.
+
+        Otherwise only Ctrl-C is handled, in the main thread, and the second raises KeyboardInterrupt immediately.
+        """
+        self._is_command = is_command
         self.is_asked = False
         self.is_busy: Callable[[], bool] = lambda: False
         """Returns whether KeyboardInterrupt must wait for the executor's `poll`."""
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        if self._is_command or threading.current_thread() is threading.main_thread():
+            signals = SIGNALS if self._is_command else (signal.SIGINT,)
+            self._before = {number: signal.signal(number, self._take) for number in signals}
         return self
 
     def __exit__(
@@ -40,12 +48,12 @@ class Interrupt:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _take(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.is_asked:
+        if self.is_asked and self._is_command:
             if sys.stdout.isatty():
                 os.write(sys.stdout.fileno(), SHOW_CURSOR.encode())
             os._exit(EXIT_CODE)
-        self.is_asked = True
-        if not self.is_busy():
+        is_second, self.is_asked = self.is_asked, True
+        if is_second or not self.is_busy():
             raise KeyboardInterrupt
 
 
