@@ -38,7 +38,7 @@ def test_the_table_is_what_type_checkers_see() -> None:
 
 def test_no_name_is_that_of_a_module() -> None:
     modules = {module.name for module in pkgutil.iter_modules(harness.__path__)}
-    assert {"ops", "network", "presets", "studies"} <= modules
+    assert {"ops", "network", "presets"} <= modules
     assert not modules & set(harness.__all__)
 
 

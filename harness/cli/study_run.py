@@ -20,8 +20,8 @@ from harness.config.study import Study
 from harness.config.study_checks import check_device
 from harness.config.study_file import StudyFile, load_study
 from harness.errors import NotFound, StudyError, UserError
-from harness.executors import ExecutorFactory, make_executor
-from harness.executors.base import Executor, WorkerRequest
+from harness.executors import make_executor
+from harness.executors.base import Executor, ExecutorFactory, WorkerRequest
 from harness.executors.interrupt import Interrupt, InterruptibleExecutor
 from harness.report.event_log import LOGGER, EventFormatter, LoggingView
 from harness.report.summary import write_summary

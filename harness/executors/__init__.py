@@ -3,13 +3,12 @@
 This table imports nothing that loads slowly: the command line lists its names.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from harness.errors import ExecutorError
 
 if TYPE_CHECKING:
-    from harness.executors.base import Executor, WorkerRequest
+    from harness.executors.base import Executor, ExecutorFactory, WorkerRequest
 
 
 def _inline(request: "WorkerRequest") -> "Executor":
@@ -24,9 +23,7 @@ def _ray(request: "WorkerRequest") -> "Executor":
     return RayExecutor(request)
 
 
-ExecutorFactory: TypeAlias = 'Callable[["WorkerRequest"], "Executor"]'
-"""Starts the workers of an executor."""
-EXECUTORS: dict[str, ExecutorFactory] = {
+EXECUTORS: dict[str, "ExecutorFactory"] = {
     "ray": _ray,
     "inline": _inline,
 }
@@ -40,6 +37,3 @@ def make_executor(name: str, request: "WorkerRequest") -> "Executor":
             "the executor must be a known one", value=name, remedy=f"Executors: {', '.join(EXECUTORS)}."
         )
     return EXECUTORS[name](request)
-
-
-__all__ = ["EXECUTORS", "ExecutorFactory", "make_executor"]

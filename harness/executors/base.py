@@ -7,7 +7,7 @@ Every submitted run ends with exactly one `Ended`, even if its process or its no
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from harness.errors import cause_of
 from harness.training.run import Ended, Job, Record, RunState, state_after
@@ -46,6 +46,10 @@ class WorkerRequest:
     """Maximum number of runs, if known: more workers than that would be idle."""
     address: str | None = None
     """A Ray cluster, as `host:port`, or `auto` for the one on this machine; None for workers on this machine only."""
+
+
+ExecutorFactory: TypeAlias = Callable[[WorkerRequest], Executor]
+"""Starts the workers of an executor."""
 
 
 @dataclass(slots=True, eq=False)
