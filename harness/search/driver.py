@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.objective import compares_times, curve_value
-from harness.analysis.reuse import ReuseRule, study_environment
+from harness.analysis.reuse import SETTLED, ReuseRule, study_environment
 from harness.analysis.run_status import DIVERGED
 from harness.config.space import Space
 from harness.config.study import CURVES, Study
@@ -48,7 +48,6 @@ from harness.search.time_left import TimeLeftEstimator
 from harness.search.trial import OpenTrial, TrialOutcome
 from harness.storage import RunRow, Store, reap_undriven
 from harness.storage.rows import SEARCH_ENDED
-from harness.storage.transitions import SETTLED
 from harness.training.run import DataNote, Ended, Epoch, Record, Run, RunState, Started
 
 if TYPE_CHECKING:

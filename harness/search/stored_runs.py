@@ -5,11 +5,10 @@ from typing import Any
 
 from harness.analysis.limits import RunValues
 from harness.analysis.objective import objective_value
-from harness.analysis.reuse import ReuseRule
+from harness.analysis.reuse import SETTLED, ReuseRule
 from harness.search.remeasure import Remeasurement
 from harness.search.trial import OpenTrial
 from harness.storage import RunRow
-from harness.storage.transitions import SETTLED
 from harness.training.run import Run, RunState
 
 
