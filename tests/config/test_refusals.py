@@ -10,7 +10,7 @@ import torch
 import yaml
 from folder_data import write_folder
 from tiny_runs import tiny_run, with_
-from tiny_studies import SCRIPTED, TINY, called, files_of, write_study
+from tiny_studies import BRIEF, SCRIPTED, TINY, called, files_of, write_study
 
 from harness.config.expressions import Formula
 from harness.config.metrics import ALWAYS_MEASURED as ALWAYS_NAMES
@@ -105,18 +105,18 @@ def test_more_images_than_a_folder_has_are_refused_alike(tmp_path: Path, key: st
 
 
 def test_a_study_that_changed_is_refused_by_a_dry_run_too(tmp_path: Path) -> None:
-    write_study(tmp_path, TINY)
+    write_study(tmp_path, TINY, proxy=BRIEF)
     assert called("run", "study.yaml", "--executor", "inline", "--quiet", cwd=tmp_path).returncode == 0
-    write_study(tmp_path, TINY, proxy=PROXY | {"epochs": 3})
+    write_study(tmp_path, TINY, proxy=BRIEF | {"epochs": 3})
     said = [called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path) for flags in ([], ["--dry-run"])]
     assert said[0].returncode == said[1].returncode == 2
     assert said[0].stderr == said[1].stderr and "`proxy.epochs` from 2 to 3" in said[0].stderr
 
 
 def test_a_dry_run_tells_the_price_of_growth(tmp_path: Path) -> None:
-    write_study(tmp_path, TINY, claims=[CLAIM])
+    write_study(tmp_path, TINY, claims=[CLAIM], proxy=BRIEF)
     assert called("run", "study.yaml", "--executor", "inline", "--quiet", cwd=tmp_path).returncode == 0
-    write_study(tmp_path, TINY, claims=[CLAIM, CLAIM | {"name": "new"}], search={"seeds": 4})
+    write_study(tmp_path, TINY, claims=[CLAIM, CLAIM | {"name": "new"}], search={"seeds": 4}, proxy=BRIEF)
     done = called("run", "study.yaml", "--dry-run", "--executor", "inline", cwd=tmp_path)
     text = " ".join(done.stdout.split())
     assert "2 configurations, 8 runs, of which the store has 4; 4 to train" in text

@@ -247,6 +247,7 @@ def test_sizes_are_checked_on_the_whole_of_a_large_set(tmp_path: Path, monkeypat
         check(ProxyRecipe.model_validate(PROXY | {"root": str(root), "train_size": 61}), tmp_path / "cache")
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_files_are_checked_in_seconds(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "set", count=1)
     for split in ("train", "val"):

@@ -116,6 +116,7 @@ def test_the_default_choice_holds_no_more_than_twice_what_it_works_on(shape: tup
     assert max(forward, backward) <= max(MAX_EXTRA_BYTES, 4 * math.prod(shape) * x.element_size())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_the_product_of_spectra_compiles_in_one_graph(dynamic: bool) -> None:
     """With tables of sines that are kept outside of the graph, and made under inference mode at first."""

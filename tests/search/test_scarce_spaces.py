@@ -202,6 +202,7 @@ def bench_of(tmp_path: Path) -> Callable[..., Bench]:
     return lambda **overrides: Bench(tmp_path, make_study(tmp_path, **overrides))
 
 
+@pytest.mark.long
 def test_the_empty_space_is_refused_by_whoever_opens_it(tmp_path: Path) -> None:
     scarce(tmp_path, 1000)
     with pytest.raises(StudyError, match="At least one configuration"):

@@ -126,7 +126,7 @@ def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(t
     assert results.best is row(results, 3)
 
 
-@pytest.mark.parametrize("after", range(2, 40, 7))
+@pytest.mark.parametrize("after", [9, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 16, 23, 30, 37))])
 def test_an_interrupted_screening_goes_on_and_loses_no_seed(tmp_path: Path, after: int) -> None:
     study = Played(tmp_path, **FOUR, search={"seeds": 2, "pruner": "successive_halving"})
     interrupted = study.events(slots=2)
@@ -392,7 +392,7 @@ def test_the_simulation_finds_the_bias_of_rules_that_judge_a_seed_of_the_mean(
     assert min(biases(rule).values()) > 10
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
 def test_the_driver_follows_the_rule_that_was_simulated(tmp_path: Path, number: int) -> None:
     search = {"sampler": "random", "trials": 10, "seeds": 1, "pruner": "successive_halving", "seed": number}
     study = Played(tmp_path, **FOUR, search=search)
