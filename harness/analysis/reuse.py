@@ -12,6 +12,7 @@ from harness.config.expressions import Formula
 from harness.config.metrics import is_of_machine
 from harness.config.study import Study
 from harness.storage import RunRow, Store
+from harness.storage.transitions import SETTLED
 from harness.training.environment import (
     Environment,
     cluster_environment,
@@ -25,7 +26,6 @@ ReuseMode = Literal["any", "same"]
 """`any`: complete runs of every environment are reused; `same`: those of another one are trained again."""
 ReuseDecision = Literal["take", "time", "train"]
 """How a settled run is reused: unchanged, with its times measured again, or not at all: it is trained again."""
-SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
 
 
 def study_environment(study: Study, *, is_cluster: bool = False) -> Environment:

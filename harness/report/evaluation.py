@@ -83,7 +83,7 @@ def evaluation_values(report: AccuracyReport) -> dict[str, Any]:
         "unreadable": result.unreadable,
         "viewing": dict(report.preprocessing),
         "forms": {
-            name: {**form.scores.figures, "images_per_s": form.images_per_s} for name, form in result.forms.items()
+            name: {**form.scores.metrics, "images_per_s": form.images_per_s} for name, form in result.forms.items()
         },
         "difference": None
         if difference is None

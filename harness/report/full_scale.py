@@ -202,7 +202,7 @@ def _scores(name: str, scores: Scores) -> str:
     texts = [
         f"{SCORE_TITLES.get(metric, metric.replace('_', ' '))} "
         f"{format_metric(value, metric) if metric == 'loss' else f'{value:.2f}'}"
-        for metric, value in scores.figures.items()
+        for metric, value in scores.metrics.items()
     ]
     return " ".join([name, *texts])
 

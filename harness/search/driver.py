@@ -179,7 +179,7 @@ class Driver:
         is_repeat = opened.first.seed != self._study.search.seed
         yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
         for epoch in self._in.store.epochs(opened.opening.id) if rows[0].attempts else ():
-            yield from self._evaluate_claims(opened, opened.opening, epoch)
+            yield from self._report_epoch(opened, opened.opening, epoch)
         screening = opened.screening
         if screening is not None and opened.is_screened:
             opened.todo.remove(screening)
@@ -239,7 +239,7 @@ class Driver:
                 self._estimate.advanced(run_id, record)
                 if record.epoch >= self._first_epoch.get(run_id, 1):  # earlier ones come from the checkpoint
                     yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
-                yield from self._evaluate_claims(owner, run, record)
+                yield from self._report_epoch(owner, run, record)
             elif isinstance(record, Ended):
                 yield from self._end(owner, run, record)
 
@@ -251,8 +251,8 @@ class Driver:
         owner.todo.insert(0, run)
         yield from self._take_stored(owner, run, self._in.store.run(run_id))
 
-    def _evaluate_claims(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
-        """Add an epoch of the opening run to the learning curve, and stop a screening run that is decided."""
+    def _report_epoch(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
+        """Report an epoch of the opening run to Optuna, and end a screening run that is pruned or has passed."""
         value = curve_value(self._metric, epoch)
         if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened:
             return
@@ -322,7 +322,7 @@ class Driver:
         elif run is owner.screening and owner.is_screened:
             pass  # the screening is decided, however the run ended
         elif state == RunState.COMPLETE:
-            owner.failures[run.id] = f"no measure is called `{self._metric}`"
+            owner.failures[run.id] = f"no metric is called `{self._metric}`"
         elif not owner.is_pruned:
             owner.failures[run.id] = f"{seed_text(run.seed)} {str(state).replace('_', ' ')}: {cause}"
             if state == RunState.DIVERGED:

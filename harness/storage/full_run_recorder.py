@@ -142,6 +142,6 @@ def epoch_metrics(epoch: FullScaleEpoch) -> dict[str, float]:
     for kind in VALIDATION_FIELDS:
         validation = getattr(epoch, kind)
         if validation is not None:
-            metrics |= {f"{kind}_{name}": value for name, value in validation.figures.items()}
+            metrics |= {f"{kind}_{name}": value for name, value in validation.metrics.items()}
             metrics[f"{kind}_unreadable"] = float(validation.unreadable)
     return metrics

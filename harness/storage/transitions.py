@@ -1,6 +1,6 @@
 """State transitions of a run: which state allows which record, and the rows that each record writes.
 
-    QUEUED --Started--> RUNNING --Ended--> COMPLETE, DIVERGED                               (never trained again)
+    QUEUED --Started--> RUNNING --Ended--> COMPLETE, DIVERGED          (trained again only by `analysis.reuse`)
                                            STOPPED, LOST, FAILED, OUT_OF_MEMORY, TIMED_OUT  (until claimed again)
 
 A run may also end before it started, if no worker could take it.
@@ -32,7 +32,7 @@ MAX_NAMED = 5
 DATA_EVENT = "data"
 """Kind of the events with notes on a run's data."""
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
-"""States whose rows never change."""
+"""States of a run with a result; only the reuse rule (`analysis.reuse`) has such a run trained or timed again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,7 +246,7 @@ def test_a_training_on_half_of_the_polygons_has_both_precisions(root: Path, tmp_
     change(root, each_of("annotations", unmasked))
     recipe = recipe_of("mask_rcnn", epochs=1, data={"dataset": "coco"})
     (epoch,) = epochs_of(trained(job_of(tmp_path / "run", recipe, root=root)))
-    assert epoch.val is not None and {"ap", "mask_ap"} <= set(epoch.val.figures) and epoch.val.images == 3
+    assert epoch.val is not None and {"ap", "mask_ap"} <= set(epoch.val.metrics) and epoch.val.images == 3
 
 
 # --- nothing to find

@@ -28,8 +28,8 @@ def test_a_detector_trains_from_start_to_finish(tmp_path: Path, kind: str) -> No
     (epoch,) = epochs_of(trained(job))
     assert np.isfinite(epoch.train_loss) and epoch.val is not None and epoch.ema is not None
     names = {"ap", "ap50", "ap75"} | (set() if kind == "fcos" else {"mask_ap", "mask_ap50", "mask_ap75"})
-    assert set(epoch.val.figures) == names and epoch.val.main == "ap"
-    assert all(0 <= share <= 100 for share in epoch.val.figures.values())
+    assert set(epoch.val.metrics) == names and epoch.val.main == "ap"
+    assert all(0 <= share <= 100 for share in epoch.val.metrics.values())
     assert job.best.is_file() and (job.folder / "last.safetensors").is_file()
 
 

@@ -351,5 +351,5 @@ def test_what_a_validation_counts_is_what_the_model_says(tmp_path: Path) -> None
         loss += nn.functional.cross_entropy(logits, truth, reduction="sum").item()
         pixels += truth.numel()
     expected = segmentation_metrics(ConfusionAccumulator(counts, torch.tensor(loss, dtype=torch.float64)))
-    assert dict(scores.figures) == pytest.approx(expected, rel=1e-4)
+    assert dict(scores.metrics) == pytest.approx(expected, rel=1e-4)
     assert scores.main == "miou" and scores.value == scores["miou"]

@@ -51,7 +51,7 @@ def test_rounds_end_with_the_figures_of_network_and_average(whole: tuple[Path, l
     folder, epochs = whole
     assert [(epoch.epoch, epoch.epochs, epoch.steps) for epoch in epochs] == [(1, 2, 3), (2, 2, 6)]
     for epoch in epochs:
-        assert set(epoch.val.figures) == {"loss", "miou", "pixel_accuracy", "mean_accuracy"}
+        assert set(epoch.val.metrics) == {"loss", "miou", "pixel_accuracy", "mean_accuracy"}
         assert epoch.val.main == "miou" and epoch.value == max(epoch.val["miou"], epoch.ema["miou"])
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert lines[1]["val"]["miou"] == epochs[1].val["miou"] and lines[1]["val"]["main"] == "miou"

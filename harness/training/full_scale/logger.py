@@ -96,5 +96,5 @@ def _curves(epoch: FullScaleEpoch) -> dict[str, float]:
     }
     for name, scores in (("val", epoch.val), ("ema", epoch.ema)):
         if isinstance(scores, Scores):
-            values |= {f"epoch/{name}_{metric}": value for metric, value in scores.figures.items()}
+            values |= {f"epoch/{name}_{metric}": value for metric, value in scores.metrics.items()}
     return values

@@ -147,7 +147,7 @@ def _validated(state: TrainingState, context: TrainingContext) -> tuple[Scores |
     if val is None:
         _require_finite_weights(state)
         return None, None
-    _require_finite(val.figures.get("loss", 0.0), "validation", f"after epoch {state.progress.epoch}")
+    _require_finite(val.metrics.get("loss", 0.0), "validation", f"after epoch {state.progress.epoch}")
     return val, None if state.ema is None else context.task.validate(state.ema.module)
 
 

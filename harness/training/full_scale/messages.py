@@ -43,7 +43,7 @@ MAIN_METRIC = "top1"
 class Scores:
     """Results of a validation: metrics by name; all except the loss are in percent, and higher is better."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     main: str = MAIN_METRIC
     """Name of the metric that decides which epoch is the best: `top1`, `miou` or `ap`."""
     unreadable: int = 0
@@ -52,12 +52,12 @@ class Scores:
     """Number of images that were evaluated; None if an earlier version did not count them."""
 
     def __getitem__(self, name: str) -> float:
-        return self.figures[name]
+        return self.metrics[name]
 
     @property
     def value(self) -> float:
         """The value of the main metric."""
-        return self.figures[self.main]
+        return self.metrics[self.main]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def to_plain(record: FullScaleMessage) -> dict[str, Any]:
     for name in VALIDATION_FIELDS:
         if values.get(name) is not None:
             scores = values[name]
-            values[name] = {**scores.pop("figures"), **scores}
+            values[name] = {**scores.pop("metrics"), **scores}
     return values
 
 
