@@ -4,7 +4,7 @@ Runs can change after a trial has ended: rows are deleted, a database is replace
 computes them again. A run that failed may succeed when it is trained again. There is one rule for all causes: every
 seed of a finished trial has a settled run, and the trial's values are those of its runs. A trial that violates it
 returns to Optuna's queue with its number, parameters and seeds; the driver takes the finished runs from the store, and
-trains the others.
+trains the others. What is done about the open trials of a killed driver is in docs/architecture.md, "After a kill".
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
