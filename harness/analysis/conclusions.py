@@ -42,9 +42,9 @@ def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
         return [f"The best is {ahead}; {results.metric} follow from the network alone, so chance plays no role."]
     few = [configuration for configuration in (best, second) if len(configuration.values) < 2]
     if few:
-        what = f"{'both were' if len(few) == 2 else f'{format_params(few[0].params)} was'} {_done(results).lower()}"
+        clause = f"{'both were' if len(few) == 2 else f'{format_params(few[0].params)} was'} {_done(results).lower()}"
         return [
-            f"The best is {ahead}, but {what} with one seed: without a spread, this may be chance.",
+            f"The best is {ahead}, but {clause} with one seed: without a spread, this may be chance.",
             "Raise `search.seeds` to 3 or more to find out.",
         ]
     same = results.unseparated()

@@ -243,11 +243,11 @@ class Store(Database):
         spec: NetworkSpec | None = None,
         *,
         data: str | None = None,
-        here: Environment | None = None,
+        environment: Environment | None = None,
     ) -> list[float]:
         """Seconds of training of each complete run of a recipe on data, of all networks or of one; for estimates.
 
-        With `here`, only of runs that were trained in such an environment.
+        With `environment`, only of runs that were trained in such an environment.
         """
         chosen = select(RunTable.wall_s, RunTable.environment).where(
             RunTable.recipe_fingerprint == recipe.fingerprint(),
@@ -258,7 +258,7 @@ class Store(Database):
             chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
         with self.session() as session:
             times = session.execute(chosen).all()
-        return [wall_s for wall_s, stored in times if here is None or rows.is_of(stored, here)]
+        return [wall_s for wall_s, stored in times if environment is None or rows.is_of(stored, environment)]
 
     # Links and events
 
