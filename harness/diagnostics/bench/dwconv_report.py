@@ -97,8 +97,8 @@ def _means(parts: dict[tuple[str, str, str], list[DwconvResult]]) -> ResultTable
     for name, part in parts.items():
         in_each = [large_kernel_gains(gains(part, layout)) for layout in ("default", "channels_last", None)]
         small = [gain for shape, gain in gains(part).items() if shape.kernel < LARGE]
-        means = [format_ratio(geometric_mean(found)) if found else DASH for found in in_each]
-        leasts = [format_ratio(min(found)) if found else DASH for found in (in_each[-1], small)]
+        means = [format_ratio(geometric_mean(ratios)) if ratios else DASH for ratios in in_each]
+        leasts = [format_ratio(min(ratios)) if ratios else DASH for ratios in (in_each[-1], small)]
         lines.append((", ".join(name), str(len(in_each[-1])), *means, *leasts))
     return ResultTable(f"Gain at K>={LARGE}: geometric means, and the least in the better layouts", headings, lines)
 
@@ -111,8 +111,8 @@ def _compared_with_paper(parts: dict[tuple[str, str], list[DwconvResult]]) -> Re
             at_31 = gains([result for result in some if result.kernel == 31])
             papers = (*PAPER_GROWTH.get(side, (None, None)), PAPER_GAIN.get(side))
             theirs, pytorch, gain = papers if mode == "forward" else (None, None, None)
-            found = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
-            lines.append((f"R={side}, {precision}, {mode}", *map(format_ratio, found)))
+            ratios = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
+            lines.append((f"R={side}, {precision}, {mode}", *map(format_ratio, ratios)))
     return ResultTable("Growth of the time from K=3 to K=31, and the paper's in Table 1", headings, lines)
 
 
