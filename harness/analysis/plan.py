@@ -44,7 +44,7 @@ class PlannedConfiguration:
 
     candidate: Candidate
     seeds: tuple[int, ...]
-    known: tuple[int, ...]
+    stored_seeds: tuple[int, ...]
     """Seeds with a run that is already in the store."""
     run_s: float | None
     """Estimated seconds of one run."""
@@ -104,14 +104,14 @@ class StudyPlan:
         return self.configurations * (rows // max(1, len(self.rows))) + self.repeats + self.runs_of_trials
 
     @property
-    def runs_known(self) -> int:
+    def runs_stored(self) -> int:
         """Number of runs that are already in the store."""
-        return sum(len(planned.known) for planned in self.rows)
+        return sum(len(planned.stored_seeds) for planned in self.rows)
 
     @property
     def runs_left(self) -> int:
         """Number of runs that would be trained."""
-        return self.runs - self.runs_known
+        return self.runs - self.runs_stored
 
     @property
     def total_s(self) -> float | None:
@@ -120,7 +120,7 @@ class StudyPlan:
         if self.configurations is not None:
             runs = self.runs_left + share * self.configurations
             return None if self.mean_run_s is None else runs * self.mean_run_s / self.workers
-        times = [(planned.run_s, len(planned.seeds) - len(planned.known)) for planned in self.rows]
+        times = [(planned.run_s, len(planned.seeds) - len(planned.stored_seeds)) for planned in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
         return sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times) / self.workers

@@ -97,11 +97,13 @@ class EventFormatter:
         started = event.started
         since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
         self.is_training = started.epochs > 0
-        what = "training" if self.is_training else "untrained, measuring"
+        activity = "training" if self.is_training else "untrained, measuring"
         if self.is_training and started.first_epoch > started.epochs:
-            what, since = "trained already, measuring", ""
+            activity, since = "trained already, measuring", ""
         notes = "".join(f"; {note}" for note in started.notes)
-        return f"{self.trial_name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}{notes}"
+        return (
+            f"{self.trial_name(event.trial, event.seed)}: {activity} on {started.host}, {started.device}{since}{notes}"
+        )
 
     def _epoch(self, event: EpochEnded) -> str:
         epoch = event.epoch
