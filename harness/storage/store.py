@@ -66,8 +66,8 @@ class Store(Database):
             row = session.get(StudyTable, name)
             if row is not None:
                 return rows.study_row(row)
-        known = ", ".join(study.name for study in self.studies()) or "none"
-        raise NotFound("the study must have been started", value=name, place=self.location, remedy=f"Studies: {known}.")
+        names = ", ".join(study.name for study in self.studies()) or "none"
+        raise NotFound("the study must have been started", value=name, place=self.location, remedy=f"Studies: {names}.")
 
     def studies(self) -> list[StudyRow]:
         """All studies, by name."""
@@ -81,9 +81,9 @@ class Store(Database):
         """
         with self.session() as session:
             mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
-            others = select(TrialRunTable.run_id).where(TrialRunTable.study != study)
+            other_runs = select(TrialRunTable.run_id).where(TrialRunTable.study != study)
             is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
-            alone = select(RunTable).where(RunTable.id.in_(mine), RunTable.id.not_in(others), is_free)
+            alone = select(RunTable).where(RunTable.id.in_(mine), RunTable.id.not_in(other_runs), is_free)
             gone = [self._row(row) for row in session.scalars(alone)]
             _unlink(session, study)
             session.execute(delete(StudyTable).where(StudyTable.name == study))
