@@ -111,8 +111,8 @@ def choose_candidate(
     if len(best) == 1:
         reason = "a moving average" if best[0].is_average else ""
         return best[0], _notes(best[0], distinct, reason)
-    averages, others = [c for c in best if c.is_average], [c for c in best if not c.is_average]
-    if len(averages) == len(others) == 1 and others[0].is_plain:
+    averages, raw = [c for c in best if c.is_average], [c for c in best if not c.is_average]
+    if len(averages) == len(raw) == 1 and raw[0].is_plain:
         return averages[0], _notes(averages[0], distinct, "the moving average, which timm takes, too")
     swapped = any(SWAPPED in candidate.path for candidate in best)
     why = (
