@@ -61,7 +61,7 @@ def test_every_check_holds(subject: str, check: Check) -> None:
     found = list(check.run())
     assert not [finding for finding in found if not finding.holds]
     assert found or (check.title == "triton" and not torch.cuda.is_available()), "a check of nothing"
-    assert len({(finding.subject, finding.source) for finding in found}) == len(found), f"{subject}: two of one name"
+    assert len({(finding.what, finding.source) for finding in found}) == len(found), f"{subject}: two of one name"
     assert all(finding.source for finding in found)
 
 
@@ -124,14 +124,14 @@ def test_a_merge_that_changes_the_network_is_found(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(merging, "merge", wrong)
     merged, folded = islice(merging.families(), 2)
-    assert not merged.holds and 1e-9 < float(merged.measured) < 1e-3
+    assert not merged.holds and 1e-9 < float(merged.found) < 1e-3
     assert folded.holds
 
 
 def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "network_cost", lambda *given: network_cost(*given) + Cost(activations=1))
     first = next(costs.agreement(True))
-    assert not first.holds and str(first.measured)[:20] == str(first.expected)[:20]
+    assert not first.holds and str(first.found)[:20] == str(first.expected)[:20]
 
 
 # The verb
@@ -252,7 +252,7 @@ def test_a_study_file_with_faults_is_named(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "faulty.yaml").write_text("study: a\nbase: replknet_nano\naxes: {K: [4]}\n")
     monkeypatch.setattr(full_scale, "STUDIES_FOLDER", tmp_path)
     broken, sound = full_scale.files()
-    assert broken.subject == "faulty.yaml" and not broken.holds and "odd" in str(broken.measured)
+    assert broken.what == "faulty.yaml" and not broken.holds and "odd" in str(broken.found)
     assert sound.holds and next(full_scale.bases()).holds
     assert [finding.holds for finding in full_scale.configurations()] == [True, True]
 
@@ -263,7 +263,7 @@ def test_choices_that_do_not_fit_the_full_scale_base_are_named(tmp_path: Path, m
     )
     monkeypatch.setattr(full_scale, "STUDIES_FOLDER", tmp_path)
     (finding,) = full_scale.configurations()
-    assert not finding.holds and "4 in all" in str(finding.measured)
+    assert not finding.holds and "4 in all" in str(finding.found)
 
 
 def test_claim_studies_are_those_with_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

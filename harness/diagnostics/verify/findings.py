@@ -9,11 +9,11 @@ Plain = int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One comparison of an expected with a measured value."""
+    """One comparison of an expected with a found value."""
 
-    subject: str
+    what: str
     expected: Plain
-    measured: Plain
+    found: Plain
     source: str
     """The source of the expected value."""
     tolerance: float = 0.0
@@ -21,14 +21,14 @@ class Finding:
 
     @property
     def holds(self) -> bool:
-        """Whether the measured value is the expected one, within the tolerance; never for NaN."""
-        if isinstance(self.expected, str) or isinstance(self.measured, str):
-            return self.measured == self.expected
-        return abs(self.measured - self.expected) <= self.tolerance
+        """Whether the found value is the expected one, within the tolerance; never for NaN."""
+        if isinstance(self.expected, str) or isinstance(self.found, str):
+            return self.found == self.expected
+        return abs(self.found - self.expected) <= self.tolerance
 
     @property
     def is_error(self) -> bool:
-        """Whether the measured value is an error that should be 0, and is bounded by the tolerance."""
+        """Whether the found value is an error that should be 0, and is bounded by the tolerance."""
         return self.expected == 0 and self.tolerance > 0
 
 

@@ -124,7 +124,7 @@ def _add_line(table: Table, line: Line) -> None:
 
 
 def _summary(findings: Sequence[Finding]) -> tuple[str, str]:
-    """The expected and the measured value of a single finding; for several, a short summary of both."""
+    """The expected and the found value of a single finding; for several, a short summary of both."""
     if len(findings) == 1:
         _, expected, measured = _printed(findings[0])
         return expected, measured
@@ -137,7 +137,7 @@ def _summary(findings: Sequence[Finding]) -> tuple[str, str]:
 def _errors(findings: Sequence[Finding]) -> tuple[str, str]:
     """The bound and the largest error; if bounds differ, the largest error relative to its own bound."""
     bounds = sorted({finding.tolerance for finding in findings})
-    parts = [float(finding.measured) / finding.tolerance for finding in findings]
+    parts = [float(finding.found) / finding.tolerance for finding in findings]
     largest = max(parts, key=lambda part: (part != part, part))
     if len(bounds) == 1:
         return f"{len(findings):,} within {bounds[0]:.0e}", f"up to {largest * bounds[0]:.0e}"
@@ -154,9 +154,9 @@ def _sources(findings: Sequence[Finding]) -> str:
 def _printed(finding: Finding) -> tuple[str, str, str]:
     """The name, the expected and the found value of a finding, as text."""
     if finding.is_error:
-        return finding.subject, f"within {finding.tolerance:.0e}", _number(finding.measured, "{:.1e}")
+        return finding.what, f"within {finding.tolerance:.0e}", _number(finding.found, "{:.1e}")
     bound = f" ± {finding.tolerance:g}" if finding.tolerance else ""
-    return finding.subject, f"{_number(finding.expected)}{bound}", _number(finding.measured)
+    return finding.what, f"{_number(finding.expected)}{bound}", _number(finding.found)
 
 
 def _number(value: float | str, form: str = "{:.10g}") -> str:
