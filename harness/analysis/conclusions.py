@@ -108,10 +108,10 @@ def _too_few(best: ConfigurationResult, second: ConfigurationResult) -> list[str
 def _cheapest(best: ConfigurationResult, same: tuple[ConfigurationResult, ...]) -> str:
     """The cheapest of the configurations that cannot be distinguished, as a sentence."""
     cheapest = min((best, *same), key=lambda configuration: configuration.macs)
-    them = f"Of the {len(same) + 1} configurations that cannot be told apart"
+    among = f"Of the {len(same) + 1} configurations that cannot be told apart"
     if cheapest is best:
-        return f"{them}, the best has the fewest MACs ({si(best.macs)})."
-    return f"{them}, {format_params(cheapest.params)} has the fewest MACs ({si(cheapest.macs)}, not {si(best.macs)})."
+        return f"{among}, the best has the fewest MACs ({si(best.macs)})."
+    return f"{among}, {format_params(cheapest.params)} has the fewest MACs ({si(cheapest.macs)}, not {si(best.macs)})."
 
 
 def _also_unseparated(same: tuple[ConfigurationResult, ...]) -> list[str]:

@@ -90,6 +90,6 @@ def time_notes(rows: Sequence[RunRow], left_out: Iterable[str]) -> list[str]:
         metrics = (
             "Peak memory" if all(row.run.recipe.transfer is None for row in again) else "Peak memory, and `transfer_s`,"
         )
-        them = f"{len(again)} of {total}, whose times were measured again, is left out"
-        notes.append(f"{metrics} of {them}: it is only measured in training.")
+        runs_text = f"{len(again)} of {total}, whose times were measured again, is left out"
+        notes.append(f"{metrics} of {runs_text}: it is only measured in training.")
     return notes

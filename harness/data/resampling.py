@@ -53,8 +53,8 @@ def pool_indices(train: Indices, val: Indices, recipe: ProxyRecipe) -> tuple[Ind
     final = min(final_val_size(recipe) or len(val), len(val))
     if recipe.resample == "none":
         first = stratified_subset(val, min(recipe.val_size or final, final), seed=seed, key="val_size")
-        others = np.setdiff1d(stratified_subset(val, final, seed=seed, key="final_val_size"), first)
-        return stratified_subset(train, recipe.train_size, seed=seed, key="train_size"), np.append(first, others)
+        rest = np.setdiff1d(stratified_subset(val, final, seed=seed, key="final_val_size"), first)
+        return stratified_subset(train, recipe.train_size, seed=seed, key="train_size"), np.append(first, rest)
     sizes = POOL_FACTOR * (recipe.train_size or len(train)), POOL_FACTOR * final
     of_train, of_val = (
         stratified_subset(labels, min(size, len(labels)), seed=seed, key="")

@@ -77,8 +77,8 @@ class EventFormatter:
                 why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
                     return f"{event.study}: nothing was left to train{why}"
-                did = "trained" if self.is_training else "measured"
-                return f"{event.study}: {did} {plural(event.trained, 'run')} in {format_duration(event.wall_s)}{why}"
+                verb = "trained" if self.is_training else "measured"
+                return f"{event.study}: {verb} {plural(event.trained, 'run')} in {format_duration(event.wall_s)}{why}"
 
     def trial_name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""

@@ -74,10 +74,10 @@ def _closing(plan: StudyPlan) -> list[str]:
     if plan.runs_left:
         lines.append(f"estimated time: {format_duration(plan.total_s)} with {workers}; from {plan.basis}")
     if plan.runs_to_time:
-        them = "are" if plan.runs_to_time > 1 else "is"
+        verb = "are" if plan.runs_to_time > 1 else "is"
         timed = plural(plan.runs_to_time, "run")
         lines.append(
-            f"{timed} {them} of another environment: times would be measured again, `--reuse same` trains again"
+            f"{timed} {verb} of another environment: times would be measured again, `--reuse same` trains again"
         )
     if plan.repeats:
         lines.append(f"{plural(plan.repeats, 'trial')} can only repeat a network, for a further seed of it")

@@ -62,14 +62,14 @@ def dwconv_tables(results: Sequence[DwconvResult], device: str) -> Iterator[Resu
 
 
 def _times(title: str, results: Sequence[DwconvResult]) -> ResultTable:
-    others = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
+    names = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
     lines = []
     for shape, some in grouped(results, "shape").items():
         by_algorithm = grouped(some, "algorithm")
         conv2d = {result.layout: result.median_ms for result in by_algorithm[CONV2D]}
-        best = [best_ms(by_algorithm.get(name, [])) for name in (*others, CHOSEN)]
+        best = [best_ms(by_algorithm.get(name, [])) for name in (*names, CHOSEN)]
         lines.append((str(shape), *map(format_milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
-    return ResultTable(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
+    return ResultTable(title, ("shape", "conv2d", "channels-last", *names, CHOSEN), lines)
 
 
 def _ours(title: str, results: Sequence[DwconvResult]) -> ResultTable:
@@ -163,8 +163,8 @@ def plot(path: Path, results: Sequence[DwconvResult]) -> None:
 
 def styles(results: Sequence[DwconvResult]) -> dict[str, Style]:
     """The style of each line, by its label."""
-    others = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
-    return STYLES | {name: (COLORS[i % len(COLORS)], "-", 0.9) for i, name in enumerate(others)}
+    names = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
+    return STYLES | {name: (COLORS[i % len(COLORS)], "-", 0.9) for i, name in enumerate(names)}
 
 
 def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: dict[str, Style]) -> None:

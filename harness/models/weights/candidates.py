@@ -148,11 +148,11 @@ def _in_mapping(
     counts = Counter(prefix for name in entries for prefix in _prefixes(name, names))
     prefixes = [prefix for prefix, count in counts.items() if count >= MIN_SHARE * max(counts.values())]
     for prefix in prefixes:
-        others = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        longer = tuple(name for name in prefixes if name != prefix and name.startswith(prefix))
         matching = {
             name.removeprefix(prefix): value
             for name, value in entries.items()
-            if name.startswith(prefix) and not (others and name.startswith(others))
+            if name.startswith(prefix) and not (longer and name.startswith(longer))
         }
         left_out = tuple(name for name in entries if not name.startswith(prefix))
         candidate = WeightsCandidate(path, prefix, matching, left_out)
