@@ -28,9 +28,9 @@ MAX_CHARACTERS = 300
 """Maximum length of an error's text in a table."""
 
 
-def did_you_mean(name: str, known: Iterable[str], heading: str = "Known") -> str:
+def did_you_mean(name: str, choices: Iterable[str], heading: str = "Known") -> str:
     """A remedy for an unknown name: the most similar known name, if there is one, and the list of all."""
-    names = [str(each) for each in known]
+    names = [str(choice) for choice in choices]
     near = difflib.get_close_matches(name[:100], names, n=1)
     hint = f"Did you mean `{near[0]}`? " if near else ""
     return f"{hint}{heading}: {', '.join(names)}."
@@ -88,8 +88,8 @@ class StudyError(UserError):
         self.problems: tuple[UserError, ...] = tuple(problems) or (self,)
 
     def __str__(self) -> str:
-        own = super().__str__()
-        return own if self.problems == (self,) else "\n".join([own, *(f"  {problem}" for problem in self.problems)])
+        text = super().__str__()
+        return text if self.problems == (self,) else "\n".join([text, *(f"  {problem}" for problem in self.problems)])
 
 
 class WeightsError(UserError):

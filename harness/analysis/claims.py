@@ -124,7 +124,7 @@ class _ClaimRuns:
     """The contrast by seed."""
     missing: str | None
     runs: tuple[RunRow, ...]
-    lost: tuple[LostPair, ...]
+    lost_pairs: tuple[LostPair, ...]
     limit: Limit | None
     pairs: SeedRuns
     """The complete runs of all arms, by seed of `paired`."""
@@ -143,16 +143,16 @@ class _ClaimRuns:
 
 
 def evaluate_claims(
-    study: Study, space: Space, store: Store, here: Environment | None = None
+    study: Study, space: Space, store: Store, environment: Environment | None = None
 ) -> tuple[ClaimResult, ...]:
     """Evaluate every claim of the study, in the order of the file.
 
-    Times of two environments are not compared: if any run has times of `here`, the others are left out.
+    Times of two environments are not compared: if any run has times of `environment`, the others are left out.
     """
     if not study.claims:
         return ()
-    here = here or study_environment(study)
-    unordered = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
+    environment = environment or study_environment(study)
+    unordered = [_claim_runs(claim, study, space, store, environment) for claim in study.claims]
     history = file_history(study, store, {runs.claim.name: tuple(runs.paired) for runs in unordered})
     claims = [_in_order(runs, history.seeds_first(runs.claim.name)) for runs in unordered]
     plans = [history.plan_of(runs.claim.name) for runs in claims]
@@ -168,8 +168,10 @@ def evaluate_claims(
         estimate if plan == history.plan else runs.estimate(history.plan)
         for runs, plan, estimate in zip(claims, plans, estimates, strict=True)
     ]
-    confirmed = holm([runs.p_of(each) for runs, each, why in zip(claims, estimates, late, strict=True) if not why])
-    explored = holm([runs.p_of(each) for runs, each in zip(claims, as_new, strict=True)])
+    confirmed = holm(
+        [runs.p_of(estimate) for runs, estimate, why in zip(claims, estimates, late, strict=True) if not why]
+    )
+    explored = holm([runs.p_of(estimate) for runs, estimate in zip(claims, as_new, strict=True)])
     corrected = iter(confirmed)
     return tuple(
         _claim_result(runs, plan, estimate, new, None if why else next(corrected), p, why)
@@ -227,7 +229,7 @@ def _claim_result(
         None if estimate is None else p,
         Verdict.UNDECIDED,
         runs=runs.runs,
-        lost_pairs=runs.lost,
+        lost_pairs=runs.lost_pairs,
         note=_note(plan, reason),
         is_used_up=len(runs.paired) >= plan.most,
     )
@@ -277,32 +279,32 @@ def _in_order(runs: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
     return replace(runs, paired={seed: runs.paired[seed] for seed in order})
 
 
-def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _ClaimRuns:
+def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, environment: Environment) -> _ClaimRuns:
     """The arms with their metrics, the contrast by seed, and the metric that complete runs do not have, if any."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
     of_arms = [_complete(arm, study, space, store) for arm in arms]
     rows = tuple(row for rows in of_arms for row in rows)
-    reference = time_reference(rows, here)
+    reference = time_reference(rows, environment)
     recorded = [_recorded(rows, store, reference) for rows in of_arms]
     of_runs = [{run.run.seed: formula_value(formula, *run) for run in of_arm} for of_arm in recorded]
     limits = {configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
-    values = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
+    values = tuple({seed: value for seed, value in run_values.items() if value is not None} for run_values in of_runs)
     paired = {
-        seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), values, strict=True))
+        seed: sum(weight * arm_values[seed] for weight, arm_values in zip(claim.contrast.values(), values, strict=True))
         for seed in values[0]
-        if all(seed in each for each in values)
+        if all(seed in arm_values for arm_values in values)
     }
-    is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(values, of_runs, strict=True))
+    is_lacking = any(len(arm_values) < len(all_runs) for arm_values, all_runs in zip(values, of_runs, strict=True))
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
-    lost = tuple(_lost_pairs(claim, arms, study, space, store))
-    if lost and not paired and missing is None:
-        missing = f"no seed is complete in every arm ({'; '.join(pair.text for pair in lost)})"
+    lost_pairs = tuple(_lost_pairs(claim, arms, study, space, store))
+    if lost_pairs and not paired and missing is None:
+        missing = f"no seed is complete in every arm ({'; '.join(pair.text for pair in lost_pairs)})"
     limit = limits.pop() if len(limits) == 1 else None
     by_seed = [{row.run.seed: row for row in rows} for rows in of_arms]
-    pairs = {seed: tuple(each[seed] for each in by_seed) for seed in paired}
+    pairs = {seed: tuple(arm_rows[seed] for arm_rows in by_seed) for seed in paired}
     expectation = Expectation.parse(claim.expect)
-    return _ClaimRuns(claim, expectation, arms, values, paired, missing, rows, lost, limit, pairs)
+    return _ClaimRuns(claim, expectation, arms, values, paired, missing, rows, lost_pairs, limit, pairs)
 
 
 def _lost_pairs(

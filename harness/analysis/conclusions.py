@@ -42,9 +42,9 @@ def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
         return [f"The best is {ahead}; {results.metric} follow from the network alone, so chance plays no role."]
     few = [configuration for configuration in (best, second) if len(configuration.values) < 2]
     if few:
-        what = f"{'both were' if len(few) == 2 else f'{format_params(few[0].params)} was'} {_done(results).lower()}"
+        clause = f"{'both were' if len(few) == 2 else f'{format_params(few[0].params)} was'} {_done(results).lower()}"
         return [
-            f"The best is {ahead}, but {what} with one seed: without a spread, this may be chance.",
+            f"The best is {ahead}, but {clause} with one seed: without a spread, this may be chance.",
             "Raise `search.seeds` to 3 or more to find out.",
         ]
     same = results.unseparated()
@@ -108,10 +108,10 @@ def _too_few(best: ConfigurationResult, second: ConfigurationResult) -> list[str
 def _cheapest(best: ConfigurationResult, same: tuple[ConfigurationResult, ...]) -> str:
     """The cheapest of the configurations that cannot be distinguished, as a sentence."""
     cheapest = min((best, *same), key=lambda configuration: configuration.macs)
-    them = f"Of the {len(same) + 1} configurations that cannot be told apart"
+    among = f"Of the {len(same) + 1} configurations that cannot be told apart"
     if cheapest is best:
-        return f"{them}, the best has the fewest MACs ({si(best.macs)})."
-    return f"{them}, {format_params(cheapest.params)} has the fewest MACs ({si(cheapest.macs)}, not {si(best.macs)})."
+        return f"{among}, the best has the fewest MACs ({si(best.macs)})."
+    return f"{among}, {format_params(cheapest.params)} has the fewest MACs ({si(cheapest.macs)}, not {si(best.macs)})."
 
 
 def _also_unseparated(same: tuple[ConfigurationResult, ...]) -> list[str]:

@@ -88,7 +88,7 @@ class LatencyResult(NamedTuple):
 def latency_result(runs: Iterable[Mapping[str, float]]) -> LatencyResult | None:
     """The measurement of a configuration's complete runs; of several different ones, that with the middle median."""
     distinct = {_latency(measures) for measures in runs if LATENCY in measures}
-    measurements = sorted(distinct, key=lambda each: each.median_ms)
+    measurements = sorted(distinct, key=lambda measurement: measurement.median_ms)
     return measurements[(len(measurements) - 1) // 2] if measurements else None
 
 

@@ -69,7 +69,7 @@ def format_mean_and_spread(mean: float | None, spread: float | None, metric: str
 def format_value(chosen: Any) -> str:
     """A value of an axis: lists as 31-29-27-13, null as none."""
     if isinstance(chosen, list | tuple):
-        return "-".join(format_value(each) for each in chosen)
+        return "-".join(format_value(value) for value in chosen)
     if chosen is None:
         return "none"
     if isinstance(chosen, bool):
@@ -101,9 +101,9 @@ def join_words(parts: Iterable[str]) -> str:
 def json_safe(values: Any) -> Any:
     """Plain values for JSON: numbers that are not finite become null."""
     if isinstance(values, Mapping):
-        return {key: json_safe(each) for key, each in values.items()}
+        return {key: json_safe(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [json_safe(each) for each in values]
+        return [json_safe(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 

@@ -61,7 +61,7 @@ class NetworkUse:
         """Raise `UserError` for a form that is not accepted, with what it is and what to give instead."""
         if form in self.accepted:
             return
-        *others, last = (each.value for each in NetworkForm if each in self.accepted)
+        *others, last = (accepted_form.value for accepted_form in NetworkForm if accepted_form in self.accepted)
         accepted = f"{', '.join(others)} or {last}" if others else last
         remedy = {**REMEDIES, **self.remedies}.get(form)
         raise UserError(

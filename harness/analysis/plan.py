@@ -44,7 +44,7 @@ class PlannedConfiguration:
 
     candidate: Candidate
     seeds: tuple[int, ...]
-    known: tuple[int, ...]
+    stored_seeds: tuple[int, ...]
     """Seeds with a run that is already in the store."""
     run_s: float | None
     """Estimated seconds of one run."""
@@ -104,14 +104,14 @@ class StudyPlan:
         return self.configurations * (rows // max(1, len(self.rows))) + self.repeats + self.runs_of_trials
 
     @property
-    def runs_known(self) -> int:
+    def runs_stored(self) -> int:
         """Number of runs that are already in the store."""
-        return sum(len(planned.known) for planned in self.rows)
+        return sum(len(planned.stored_seeds) for planned in self.rows)
 
     @property
     def runs_left(self) -> int:
         """Number of runs that would be trained."""
-        return self.runs - self.runs_known
+        return self.runs - self.runs_stored
 
     @property
     def total_s(self) -> float | None:
@@ -120,7 +120,7 @@ class StudyPlan:
         if self.configurations is not None:
             runs = self.runs_left + share * self.configurations
             return None if self.mean_run_s is None else runs * self.mean_run_s / self.workers
-        times = [(planned.run_s, len(planned.seeds) - len(planned.known)) for planned in self.rows]
+        times = [(planned.run_s, len(planned.seeds) - len(planned.stored_seeds)) for planned in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
         return sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times) / self.workers
@@ -194,8 +194,8 @@ def plan_study(
 
 def _for_claims(study: Study, space: Space, store: Store | None) -> int:
     """Maximum number of additional runs for undecided claims, without stored ones."""
-    each = (space.candidate(arm_choices(text, space)) for claim in study.claims for text in claim.contrast)
-    arms = {arm.fingerprint: arm for arm in each}
+    candidates = (space.candidate(arm_choices(text, space)) for claim in study.claims for text in claim.contrast)
+    arms = {arm.fingerprint: arm for arm in candidates}
     first, most = seeds_of(study.search)
     later = range(study.search.seed + first, study.search.seed + most)
     ids = [Run(_spec(arm), study.proxy, seed, space.data).id for arm in arms.values() for seed in later]
@@ -223,8 +223,8 @@ def _mean_run_s(
     rows: Sequence[PlannedConfiguration], census: SpaceCensus, seconds: "_RunTimeEstimator"
 ) -> float | None:
     times = [planned.run_s for planned in rows] or [seconds.of(network) for network in census.feasible[:MAX_SAMPLED]]
-    known = [run_s for run_s in times if run_s is not None]
-    return sum(known) / len(known) if known else None
+    run_times = [run_s for run_s in times if run_s is not None]
+    return sum(run_times) / len(run_times) if run_times else None
 
 
 def _untried(census: SpaceCensus, done: TrialsDone) -> list[Candidate]:
@@ -250,12 +250,12 @@ def _growth_notes(study: Study, space: Space, store: Store | None, growth: Study
 class _RunTimeEstimator:
     """Estimates the seconds of a run from stored runs of the same recipe, or from the rough estimate."""
 
-    def __init__(self, study: Study, store: Store | None, data: str | None, here: Environment | None) -> None:
+    def __init__(self, study: Study, store: Store | None, data: str | None, environment: Environment | None) -> None:
         self._study = study
         self._store = store
         self._data = data
-        self._here = here
-        walls = store.wall_times(study.proxy, data=data, here=here) if store else []
+        self._environment = environment
+        walls = store.wall_times(study.proxy, data=data, environment=environment) if store else []
         self._mean = sum(walls) / len(walls) if walls else None
         self._images = images_per_run(study.proxy)
         gpus = study.resources.gpus if has_gpu() else 0.0
@@ -278,7 +278,7 @@ class _RunTimeEstimator:
         """Estimated seconds for one run of a configuration."""
         spec = _spec(candidate)
         if self._store is not None and self._mean is not None:
-            walls_s = self._store.wall_times(self._study.proxy, spec, data=self._data, here=self._here)
+            walls_s = self._store.wall_times(self._study.proxy, spec, data=self._data, environment=self._environment)
             return sum(walls_s) / len(walls_s) if walls_s else self._mean
         if self._images is None:
             return None

@@ -50,9 +50,9 @@ class FileChange:
     @classmethod
     def read(cls, text: str) -> "FileChange":
         """Parse a change from the store's JSON."""
-        kept = json.loads(text)
-        seeds = {name: tuple(each) for name, each in kept["seeds"].items()}
-        return cls(tuple(kept["added"]), tuple(kept["plan"]), seeds, kept["runs"], tuple(kept["claims"]))
+        stored = json.loads(text)
+        seeds = {name: tuple(claim_seeds) for name, claim_seeds in stored["seeds"].items()}
+        return cls(tuple(stored["added"]), tuple(stored["plan"]), seeds, stored["runs"], tuple(stored["claims"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ def pending_change(
 ) -> FileChange | None:
     """The change of the file against the stored one, with `added` as its description; None if it has not changed."""
     try:
-        kept = _stored_claims(store.study(study.study).resolved)
+        stored = _stored_claims(store.study(study.study).resolved)
     except NotFound:
         return None
-    new = tuple(claim.name for claim in study.claims if claim.name not in kept.names)
-    if not new and not added and kept.plan == seeds_of(study.search):
+    new = tuple(claim.name for claim in study.claims if claim.name not in stored.names)
+    if not new and not added and stored.plan == seeds_of(study.search):
         return None
-    seeds = {name: tuple(each) for name, each in paired.items() if name in kept.names}
-    return FileChange(added, kept.plan, seeds, _complete_runs(study, store), new)
+    seeds = {name: tuple(claim_seeds) for name, claim_seeds in paired.items() if name in stored.names}
+    return FileChange(added, stored.plan, seeds, _complete_runs(study, store), new)
 
 
 def claim_plan(study: Study) -> Plan:

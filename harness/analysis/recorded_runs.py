@@ -79,7 +79,7 @@ def recorded_run_from_database(
         results = study_results(reader.file.study, reader.store, reader.trials, {})
         rows = [(configuration.trials, configuration.values, configuration.runs) for configuration in results.rows]
         best = results.best.trials[0] if results.best else None
-        number, values, facts = _chosen(rows, best, trial, run_id, lambda each: each.row.id, str(path))
+        number, values, facts = _chosen(rows, best, trial, run_id, lambda run: run.row.id, str(path))
         measures = reader.store.metrics(facts.row.id)
     row = facts.row
     return RecordedRun(
@@ -106,14 +106,18 @@ def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None)
     try:
         rows = [
             (
-                tuple(each["trials"]),
-                tuple(run["value"] for run in each["runs"] if run["value"] is not None),
-                each["runs"],
+                tuple(configuration["trials"]),
+                tuple(run["value"] for run in configuration["runs"] if run["value"] is not None),
+                configuration["runs"],
             )
-            for each in values["configurations"]
+            for configuration in values["configurations"]
         ]
-        specs = {run["id"]: each["spec"] for each in values["configurations"] for run in each["runs"]}
-        number, siblings, run = _chosen(rows, values["best_trial"], trial, run_id, lambda each: each["id"], str(file))
+        specs = {
+            run["id"]: configuration["spec"]
+            for configuration in values["configurations"]
+            for run in configuration["runs"]
+        }
+        number, siblings, run = _chosen(rows, values["best_trial"], trial, run_id, lambda entry: entry["id"], str(file))
         return RecordedRun(
             id=run["id"],
             run=Run(NetworkSpec.from_mapping(specs[run["id"]]), _recipe(values, file), run["seed"], run.get("data")),
@@ -122,7 +126,7 @@ def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None)
             metric=values["objective"]["name"],
             state=RunState(run["state"]),
             value=run["value"],
-            curve=tuple(_epoch(each) for each in run.get("curve", ())),
+            curve=tuple(_epoch(epoch) for epoch in run.get("curve", ())),
             measures=run["measures"],
             environments=tuple(
                 map(Environment.from_values, [*run.get("earlier_environments", ()), run.get("environment")])
@@ -148,8 +152,8 @@ def _chosen(
     if run_id is not None:
         matches = [(row, run) for row in rows for run in row[2] if id_of(run) == run_id]
         if not matches:
-            known = ", ".join(id_of(run) for row in rows for run in row[2]) or "none"
-            raise NotFound("the run must be one of the study's", value=run_id, place=place, remedy=f"Runs: {known}.")
+            run_ids = ", ".join(id_of(run) for row in rows for run in row[2]) or "none"
+            raise NotFound("the run must be one of the study's", value=run_id, place=place, remedy=f"Runs: {run_ids}.")
         (trials, values, _), run = matches[0]
         return trials[0], values, run
     selected = best if trial is None else trial
@@ -158,12 +162,12 @@ def _chosen(
     for trials, values, runs in rows:
         if selected in trials and runs:
             return selected, values, runs[0]
-    known = ", ".join(str(number) for trials, _, runs in rows if runs for number in trials) or "none"
+    trial_numbers = ", ".join(str(number) for trials, _, runs in rows if runs for number in trials) or "none"
     raise NotFound(
         "the trial must be one of the study's that were trained",
         value=selected,
         place=place,
-        remedy=f"Trials: {known}.",
+        remedy=f"Trials: {trial_numbers}.",
     )
 
 

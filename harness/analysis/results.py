@@ -135,19 +135,19 @@ def study_results(
     trials: Sequence["FrozenTrial"],
     rejected: Mapping[str, int],
     claims: tuple[ClaimResult, ...] = (),
-    here: Environment | None = None,
+    environment: Environment | None = None,
     data: Sequence[str] = (),
 ) -> StudyResults:
     """The results of a study from its trials, their runs and the evaluated claims; `rejected` as counted by its space.
 
-    Runs are compared with the environment `here`, by default that in which this machine would compute them. `data` has
-    notes on the current data set.
+    Runs are compared with `environment`, by default that in which this machine would compute them. `data` has notes on
+    the current data set.
     """
-    here = here or study_environment(study)
+    environment = environment or study_environment(study)
     links = store.trial_runs(study.study)
     read = read_run_results(store, {run_id for ids in links.values() for run_id in ids})
     stored = [run.row for run in read.values()]
-    reference = time_reference(stored, here)
+    reference = time_reference(stored, environment)
     runs = {run_id: of_one_environment(run, reference) for run_id, run in read.items()}
     metric, direction = next(iter(study.objectives.items()))
     groups: dict[str, list[FrozenTrial]] = {}
@@ -176,8 +176,8 @@ def study_results(
         is_training=study.proxy.epochs > 0,
         data=(*data, *_data_lines(store, runs)),
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
-        environment=here,
-        origins=other_environments(stored, here),
+        environment=environment,
+        origins=other_environments(stored, environment),
         time_notes=tuple(time_notes(stored, (run_id for run_id, run in runs.items() if run.lacks_times))),
         ended=_why_ended(store, study.study),
         resampling=resampling_ways(row for row in stored if row.state == RunState.COMPLETE),

@@ -30,24 +30,24 @@ ReuseDecision = Literal["take", "time", "train"]
 
 def study_environment(study: Study, *, is_cluster: bool = False) -> Environment:
     """The environment of a run of the study on this machine; for a cluster, only the parts known on this machine."""
-    here = local_environment(study.proxy, threads=study.resources.cpus, gpus=study.resources.gpus)
-    return cluster_environment(here) if is_cluster else here
+    environment = local_environment(study.proxy, threads=study.resources.cpus, gpus=study.resources.gpus)
+    return cluster_environment(environment) if is_cluster else environment
 
 
-def current_metrics(row: RunRow, metrics: Mapping[str, float], here: Environment) -> dict[str, float]:
+def current_metrics(row: RunRow, metrics: Mapping[str, float], environment: Environment) -> dict[str, float]:
     """The metrics of a run, without times and memory of another environment."""
-    return without_other_times(row, metrics, here)[0]
+    return without_other_times(row, metrics, environment)[0]
 
 
-def time_reference(rows: Sequence[RunRow], here: Environment) -> Environment | None:
-    """The environment whose times the results show: `here` if any run has times of it, else that of the most runs.
+def time_reference(rows: Sequence[RunRow], current: Environment) -> Environment | None:
+    """The environment whose times the results show: `current` if any run has times of it, else that of the most runs.
 
     None means times of an unknown environment. Times of two environments are never shown together.
     """
     timed = [row.timed for row in rows if row.state == RunState.COMPLETE]
-    if any(not differs(environment, here) for environment in timed):
-        return here
-    return max(timed, key=timed.count, default=here)
+    if any(not differs(environment, current) for environment in timed):
+        return current
+    return max(timed, key=timed.count, default=current)
 
 
 def without_other_times(

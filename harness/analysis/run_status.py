@@ -40,7 +40,7 @@ def trial_status(trial: "FrozenTrial") -> TrialStatus:
     reason = next(iter(failures.values()), None)
     has_diverged = trial.constraints.get(DIVERGED, 0.0) > 0
     if has_diverged:
-        reason = next((each for each in failures.values() if DIVERGED in each), reason)
+        reason = next((failure for failure in failures.values() if DIVERGED in failure), reason)
     match trial.state.name:
         case "COMPLETE" if has_diverged:
             return TrialStatus(DIVERGED, reason, has_diverged)

@@ -35,7 +35,7 @@ class StudyReader:
     """Optuna's id of the study."""
     trials: "list[FrozenTrial]"
     workspace: Workspace
-    _known: list[DataInfo] = field(default_factory=list, repr=False)
+    _cached_info: list[DataInfo] = field(default_factory=list, repr=False)
     """The data set after its first use, so that all methods use the same files."""
 
     def size(self) -> "StudySize":
@@ -67,9 +67,9 @@ class StudyReader:
         return _space_on(self.file, self._info())
 
     def _info(self) -> DataInfo:
-        if not self._known:
-            self._known.append(_info_of(self.file, self.workspace.data_cache))
-        return self._known[0]
+        if not self._cached_info:
+            self._cached_info.append(_info_of(self.file, self.workspace.data_cache))
+        return self._cached_info[0]
 
 
 def open_space(file: StudyFile, cache: Path | None = None) -> Space:

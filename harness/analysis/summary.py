@@ -126,7 +126,7 @@ def run_values(facts: RunResult, metric: str) -> dict[str, Any]:
     }
 
 
-def claim_values(result: ClaimResult, here: Environment | None = None) -> dict[str, Any]:
+def claim_values(result: ClaimResult, environment: Environment | None = None) -> dict[str, Any]:
     """One claim for JSON."""
     claim, estimate = result.claim, result.estimate
     return {
@@ -148,7 +148,7 @@ def claim_values(result: ClaimResult, here: Environment | None = None) -> dict[s
         "exploratory": exploratory_values(result),
         "note": result.note,
         "missing": result.missing_reason,
-        "other_environments": [origin.text for origin in other_environments(result.runs, here)],
+        "other_environments": [origin.text for origin in other_environments(result.runs, environment)],
         "limit": result.limit,
         "arms": [
             {"choices": arm.params, "weight": weight, "seeds": list(values), "values": list(values.values())}

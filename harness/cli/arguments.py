@@ -107,11 +107,11 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def add_which_option(parser: argparse.ArgumentParser, *, default: str | None) -> None:
     """Add the option that selects one of the weights files in the folder of a training."""
-    which = (
+    description = (
         "for the folder of a training: the weights of the best epoch, of the last epoch, or their moving average "
         "(default: best)"
     )
-    parser.add_argument("--which", choices=tuple(WEIGHTS), default=default, help=which)
+    parser.add_argument("--which", choices=tuple(WEIGHTS), default=default, help=description)
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:

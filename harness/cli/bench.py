@@ -68,12 +68,12 @@ def _add_bench_dwconv(subjects: Subparsers) -> None:
     )
     _add_bench_output(dwconv)
     _add_bench_device(dwconv)
-    for name, what in (
+    for name, help_text in (
         ("--batch", "batch size (default: 64 on a GPU, 8 on a CPU)"),
         ("--channels", "number of channels (default: 384 on a GPU, 128 on a CPU)"),
         ("--layers", "number of layers in a stack (default: 24 on a GPU, 1 on a CPU)"),
     ):
-        dwconv.add_argument(name, type=positive, metavar="N", help=what)
+        dwconv.add_argument(name, type=positive, metavar="N", help=help_text)
     dwconv.add_argument(
         "--sides",
         type=positive,

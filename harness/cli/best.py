@@ -34,8 +34,8 @@ def run(args: Namespace) -> int:
         configuration, results = find_winner(study, args.trial, study_options(args))
     if args.json:
         return print_json(configuration.spec.canonical())
-    which = "Best" if args.trial is None else "One"
-    comment = f"{which} of the study {results.study}, trial {configuration.trials[0]}.\n"
+    title = "Best" if args.trial is None else "One"
+    comment = f"{title} of the study {results.study}, trial {configuration.trials[0]}.\n"
     comment += f"{results.metric} {configuration_line(configuration, results.metric)}\n{conditions_text(results)}"
     print(dump_network_spec(configuration.spec, comment), end="")
     return 0

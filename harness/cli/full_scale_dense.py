@@ -245,7 +245,7 @@ def _with_evaluation_options(recipe: FullScaleRecipe, args: Namespace, command: 
     """The recipe with the evaluation options of the command line applied."""
     options = {name: getattr(args, name) for name in command.evaluation_options if getattr(args, name, None)}
     evaluation = {**recipe.model_dump(mode="json")["evaluation"], **options, **_mode(args)}
-    return override_recipe(recipe, {"evaluation": evaluation}, args.network, what="evaluation")
+    return override_recipe(recipe, {"evaluation": evaluation}, args.network, kind="evaluation")
 
 
 def _mode(args: Namespace) -> dict[str, Any]:

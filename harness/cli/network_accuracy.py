@@ -75,7 +75,7 @@ def evaluate(args: Namespace) -> AccuracyReport:
         preprocessing=preprocessing.values(),
         preprocessing_text=preprocessing.about,
         result=result,
-        known=accuracies(network.spec, preprocessing.resolution) if evaluated.is_imagenet else (),
+        published=accuracies(network.spec, preprocessing.resolution) if evaluated.is_imagenet else (),
         started=started_record(
             device,
             threads,

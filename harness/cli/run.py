@@ -114,8 +114,8 @@ def _dry_run(study: "CheckedStudy") -> int:
     workers = options.workers or max(1, 1 if is_single else available_cpus() // keys.resources.cpus)
     try:
         with Store.open(options.workspace.database, read_only=True) as store:
-            here = study_environment(keys, is_cluster=options.is_cluster)
-            rule = ReuseRule(keys, store, here, options.reuse, options.is_cluster)
+            environment = study_environment(keys, is_cluster=options.is_cluster)
+            rule = ReuseRule(keys, store, environment, options.reuse, options.is_cluster)
             growth = StudyChanges() if options.is_fresh else study_changes(study.file, store)
             has_trials = keys.search.sampler != "grid" and not options.is_fresh
             done = trials_done(store, keys) if has_trials else TrialsDone()

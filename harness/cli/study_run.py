@@ -227,8 +227,8 @@ def _start_workers(checked: CheckedStudy, runs: int, view: EventView) -> Executo
 def _to_the_end(driven: DrivenStudy, checked: CheckedStudy, view: EventView) -> StudyResults:
     """Drive a study, showing all its events; its old summary is kept only if no trial starts."""
     study, folder = checked.file.study, checked.folder
-    here = study_environment(study, is_cluster=checked.options.is_cluster)
-    results = study_results(study, driven.store, driven.trials(), {}, here=here)
+    environment = study_environment(study, is_cluster=checked.options.is_cluster)
+    results = study_results(study, driven.store, driven.trials(), {}, environment=environment)
     view.begin(results)
     with closing(driven.driver.events()) as events:
         for event in events:
@@ -237,9 +237,9 @@ def _to_the_end(driven: DrivenStudy, checked: CheckedStudy, view: EventView) -> 
             view.show(event, driven.driver.progress())
     trials = driven.trials()
     ruled_out = study_size(study, checked.space, trials).ruled_out
-    claims = evaluate_claims(study, checked.space, driven.store, here)
+    claims = evaluate_claims(study, checked.space, driven.store, environment)
     if has_summary(folder):
         return replace(results, rejected=ruled_out, claims=claims)
-    results = study_results(study, driven.store, trials, ruled_out, claims, here)
+    results = study_results(study, driven.store, trials, ruled_out, claims, environment)
     write_summary(folder, results)
     return results

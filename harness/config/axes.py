@@ -116,7 +116,7 @@ def split_name(name: str, stages: int) -> tuple[str, int | None]:
     match = re.fullmatch(r"(\w+)(?:\[(\d{1,3})\])?", name)
     of, stage = (match[1], match[2]) if match else (name, None)
     if of not in FIELDS:
-        allowed = [each for each in FIELDS if each not in DATA_FIELDS]
+        allowed = [field for field in FIELDS if field not in DATA_FIELDS]
         raise StudyError(f"`{name:.60}` must be a field of the network", remedy=did_you_mean(of, allowed, "Fields"))
     if of in DATA_FIELDS:
         raise StudyError(f"`{name}` cannot be an axis: the data set decides it")

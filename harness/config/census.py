@@ -86,9 +86,11 @@ class SpaceCensus:
         """Whether every network whose cost was computed is within rules and budgets."""
         return len(self.feasible) == self.priced
 
-    def nearest_to(self, params: dict[str, Value], axes: dict[str, Axis], known: Collection[str]) -> Candidate | None:
-        """The feasible network nearest to these choices whose fingerprint is not in `known`; None if there is none."""
-        left = (candidate for candidate in self.feasible if candidate.fingerprint not in known)
+    def nearest_to(
+        self, params: dict[str, Value], axes: dict[str, Axis], excluded: Collection[str]
+    ) -> Candidate | None:
+        """The feasible network nearest to these choices whose fingerprint is not in `excluded`, if there is one."""
+        left = (candidate for candidate in self.feasible if candidate.fingerprint not in excluded)
         return min(left, key=lambda candidate: distance(candidate.params, params, axes), default=None)
 
 
@@ -151,19 +153,19 @@ def _downhill(space: Space, census: SpaceCensus, draws: list[Candidate]) -> Spac
 
 
 def _descend(space: Space, start: Candidate) -> Candidate:
-    here = start
-    while not here.is_feasible:
-        best = min(_neighbors(space, here), key=_excess, default=here)
-        if _excess(best) >= _excess(here):
-            return here
-        here = best
-    return here
+    candidate = start
+    while not candidate.is_feasible:
+        best = min(_neighbors(space, candidate), key=_excess, default=candidate)
+        if _excess(best) >= _excess(candidate):
+            return candidate
+        candidate = best
+    return candidate
 
 
-def _neighbors(space: Space, here: Candidate) -> Iterator[Candidate]:
+def _neighbors(space: Space, candidate: Candidate) -> Iterator[Candidate]:
     for name, axis in space.axes.items():
-        for i in _indices(axis, here.params.get(name)):
-            yield space.sample(_sampler({**here.params, name: axis.at(i)}))
+        for i in _indices(axis, candidate.params.get(name)):
+            yield space.sample(_sampler({**candidate.params, name: axis.at(i)}))
 
 
 def _sampler(params: dict[str, Value]) -> Sampler:

@@ -24,24 +24,24 @@ def arm_choices(text: str, space: Space) -> dict[str, Value]:
 
     `K=13` means 13 in every stage. Raises `StudyError` for a text that selects no configuration, or several.
     """
-    given = _parse_choices(text)
-    for name in given:
+    parsed = _parse_choices(text)
+    for name in parsed:
         if name not in space.axes:
             raise StudyError(
                 "an arm must choose on the study's axes", value=name, remedy=did_you_mean(name, space.axes)
             )
-    asked: set[str] = set()
+    active: set[str] = set()
 
     def choose(name: str, axis: Axis) -> Value:
-        asked.add(name)
-        if name in given:
-            return _member(name, axis, given[name])
+        active.add(name)
+        if name in parsed:
+            return _member(name, axis, parsed[name])
         if len(axis) > 1:
             raise StudyError("an arm must choose on every axis that counts", value=text, remedy=f"Add `{name}=...`.")
         return axis.at(0)
 
     choices = space.sample_params(choose)
-    if extra := next((name for name in given if name not in asked), None):
+    if extra := next((name for name in parsed if name not in active), None):
         rule = "an arm must choose on axes that count there, as `when` and the base have it"
         raise StudyError(rule, value=text, remedy=f"Leave `{extra}` out.")
     return choices
@@ -89,24 +89,26 @@ def _try(read: Callable[[str], object], text: str, at: KeyPath, problems: FileEr
 
 def _parse_choices(text: str) -> dict[str, Any]:
     """Parse `K=[3,3,5,5], shortcut=false` into values by name; values are JSON, else text."""
-    given: dict[str, Any] = {}
+    choices: dict[str, Any] = {}
     for part in re.split(r",(?![^\[]*\])", text):
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not name or not value or name in given:
+        if not equals or not name or not value or name in choices:
             rule = "an arm must be choices on axes with commas between them, each axis once"
             raise StudyError(rule, value=text, remedy="As `K=13, shortcut=false`.")
         try:
-            given[name] = json.loads(value)
+            choices[name] = json.loads(value)
         except ValueError:
-            given[name] = value
-    return given
+            choices[name] = value
+    return choices
 
 
 def _member(name: str, axis: Axis, value: Any) -> Value:
     """The value of the axis that is meant; a single value applies to all stages."""
     plain = tuple(value) if isinstance(value, list) else value
     if isinstance(axis, Choice) and not isinstance(plain, tuple):
-        uniform = (each for each in axis.values if isinstance(each, tuple) and all(part == plain for part in each))
+        uniform = (
+            choice for choice in axis.values if isinstance(choice, tuple) and all(part == plain for part in choice)
+        )
         plain = next(uniform, plain)
     try:
         return axis.member(plain)

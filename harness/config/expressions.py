@@ -133,8 +133,8 @@ class Expression:
     def _with(self, values: Mapping[str, Any]) -> str:
         """The values of the fields that the expression uses, as `With K=[3, 3, 3, 3]: `."""
         names = sorted({name for name, _ in self.references()} & set(values))
-        given = ", ".join(f"{name}={json.dumps(values[name])}" for name in names)
-        return f"With {given}: " if given else "Here: "
+        assignments = ", ".join(f"{name}={json.dumps(values[name])}" for name in names)
+        return f"With {assignments}: " if assignments else "Here: "
 
     def _error(self, rule: str, remedy: str | None = None) -> StudyError:
         text = self.text if len(self.text) <= 80 else self.text[:77] + "..."

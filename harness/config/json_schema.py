@@ -61,7 +61,7 @@ def _scalar(name: str) -> dict[str, Any]:
     """The schema of one value of a field, from its type."""
     hint = get_type_hints(NetworkSpec)[name]
     kinds = get_args(hint)[:1] if name in PER_STAGE else (hint,)
-    kinds = tuple(each for kind in kinds for each in (get_args(kind) or (kind,)))
+    kinds = tuple(member for kind in kinds for member in (get_args(kind) or (kind,)))
     return {"type": [JSON_TYPES[kind] for kind in kinds]}
 
 

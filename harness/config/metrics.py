@@ -78,22 +78,22 @@ def sources(recipe: ProxyRecipe) -> Iterator[MetricSource]:
 
 def is_among(name: str, names: tuple[str, ...], classes: tuple[str, ...] | None = None) -> bool:
     """Whether a name is one of these; if the classes are not known, any text matches `{class}`."""
-    return any(_matches(name, known, classes) for known in names)
+    return any(_matches(name, pattern, classes) for pattern in names)
 
 
-def _matches(name: str, known: str, classes: tuple[str, ...] | None) -> bool:
-    head, mark, tail = known.partition("{class}")
+def _matches(name: str, pattern: str, classes: tuple[str, ...] | None) -> bool:
+    head, mark, tail = pattern.partition("{class}")
     if not mark:
-        return name == known
+        return name == pattern
     if classes is None:
         return re.fullmatch(f"{re.escape(head)}.+{re.escape(tail)}", name) is not None
-    return name in {f"{head}{each}{tail}" for each in classes}
+    return name in {f"{head}{class_name}{tail}" for class_name in classes}
 
 
 def is_of_machine(name: str) -> bool:
     """Whether a metric is a time, a throughput or memory, which is valid only in the environment it was measured in."""
-    known = (*OF_MACHINE, *OF_NETWORK)
-    first_words = [words for words in known if name == words or name.startswith(f"{words}_")]
+    prefixes = (*OF_MACHINE, *OF_NETWORK)
+    first_words = [words for words in prefixes if name == words or name.startswith(f"{words}_")]
     if first_words:
         return max(first_words, key=len) in OF_MACHINE
     return MACHINE_UNITS.search(name) is not None

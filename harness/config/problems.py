@@ -42,18 +42,18 @@ class FileErrors:
     def __init__(self, document: Document, kind: str = "a study file") -> None:
         self.document = document
         self.kind = kind
-        self.found: list[StudyError] = []
+        self.errors: list[StudyError] = []
 
     def add(self, at: KeyPath, rule: str, *, value: object = None, remedy: str | None = None) -> None:
         """Add a violated rule for the value at a path; `value` is shown in the message."""
-        self.found.append(StudyError(rule, value=value, place=self.document.place(at), remedy=remedy))
+        self.errors.append(StudyError(rule, value=value, place=self.document.place(at), remedy=remedy))
 
     def add_error(self, at: KeyPath, error: UserError) -> None:
         """Add an error; one without a place gets the place of the path."""
         if isinstance(error, StudyError) and error.problems != (error,):
-            self.found += [each for each in error.problems if isinstance(each, StudyError)]
+            self.errors += [problem for problem in error.problems if isinstance(problem, StudyError)]
         elif error.place is not None and isinstance(error, StudyError):
-            self.found.append(error)
+            self.errors.append(error)
         else:
             named = _path_of(error.field) if isinstance(error, SpecError) else ()
             is_written = bool(named) and (*at, named[0]) in self.document.lines  # its value may then be null
@@ -62,31 +62,31 @@ class FileErrors:
 
     def add_invalid(self, error: ValidationError, model: type[BaseModel]) -> set[KeyPath]:
         """Add pydantic's errors; returns the invalid paths."""
-        seen: set[KeyPath] = set()
+        invalid: set[KeyPath] = set()
         for details in error.errors(include_url=False):
             at = _written_path(details, self.document.data)
-            own = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
-            if named := re.match(r"`([\w.]+)` ", own):  # a validator's message about a key below its own
-                at, own = (*at, *named[1].split(".")), own[named.end() :]
-            if at not in seen:
-                seen.add(at)
-                self._add_details(at, details, model, own)
-        return seen
+            message = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
+            if named := re.match(r"`([\w.]+)` ", message):  # a validator's message about a key below its own
+                at, message = (*at, *named[1].split(".")), message[named.end() :]
+            if at not in invalid:
+                invalid.add(at)
+                self._add_details(at, details, model, message)
+        return invalid
 
     def raise_if_any(self) -> None:
         """Raise all errors as one, in the order of their lines."""
-        if self.found:
-            raise combined(self.document.path, sorted(self.found, key=_line))
+        if self.errors:
+            raise combined(self.document.path, sorted(self.errors, key=_line))
 
-    def _add_details(self, at: KeyPath, details: ErrorDetails, model: type[BaseModel], own: str) -> None:
+    def _add_details(self, at: KeyPath, details: ErrorDetails, model: type[BaseModel], message: str) -> None:
         kind, context = details["type"], details.get("ctx", {})
         if kind == "value_error":
-            self.add(at, f"`{dotted(at)}` {own}")
+            self.add(at, f"`{dotted(at)}` {message}")
         elif kind == "extra_forbidden":
-            known = _model_at(model, at[:-1]).model_fields
+            fields = _model_at(model, at[:-1]).model_fields
             parent = f"`{dotted(at[:-1])}`" if at[1:] else self.kind
             rule = f"`{at[-1]!s:.60}` is no key of {parent}"
-            self.add(at, rule, remedy=did_you_mean(str(at[-1]), known, "Keys"))
+            self.add(at, rule, remedy=did_you_mean(str(at[-1]), fields, "Keys"))
         elif kind == "missing":
             self.add(at[:-1], f"`{dotted(at)}` is required", remedy=_about(model, at))
         else:
@@ -135,12 +135,12 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _remedy(details: ErrorDetails) -> str | None:
-    kind, given = details["type"], details["input"]
-    if kind == "literal_error" and isinstance(given, str):
-        return did_you_mean(given, re.findall(r"'([^']*)'", details["ctx"]["expected"]))
-    if kind in ("int_type", "float_type") and isinstance(given, str) and re.fullmatch(r"[-+\d.eE_]+", given):
+    kind, value = details["type"], details["input"]
+    if kind == "literal_error" and isinstance(value, str):
+        return did_you_mean(value, re.findall(r"'([^']*)'", details["ctx"]["expected"]))
+    if kind in ("int_type", "float_type") and isinstance(value, str) and re.fullmatch(r"[-+\d.eE_]+", value):
         return "Write it without quotes."
-    if kind in ("model_type", "dict_type") and given is None:
+    if kind in ("model_type", "dict_type") and value is None:
         return "Write keys below it, or leave it out."
     return REMEDIES.get(kind)
 

@@ -123,15 +123,15 @@ def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
     values: dict[tuple[bool, Value], Value] = {}
     if not raw:
         problems.add(at, f"`{dotted(at)}` must have at least one value", value=quoted(raw))
-    for i, each in enumerate(raw):
-        value = _value(each)
+    for i, entry in enumerate(raw):
+        value = _value(entry)
         key = (isinstance(value, bool), value)  # true is not 1
         if isinstance(value, dict):
             rule = f"`{dotted((*at, i))}` must be a value, null, or a list of one value per stage"
-            problems.add((*at, i), rule, value=quoted(each))
+            problems.add((*at, i), rule, value=quoted(entry))
         elif key in values:
             remedy = "Leave one out; a list of one value per stage has brackets of its own, as `[[3, 3, 3, 3]]`."
-            problems.add((*at, i), f"`{dotted(at)}` must name each value once", value=quoted(each), remedy=remedy)
+            problems.add((*at, i), f"`{dotted(at)}` must name each value once", value=quoted(entry), remedy=remedy)
         else:
             values[key] = value
     return list(values.values())
@@ -140,7 +140,7 @@ def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
 def _value(raw: Any) -> Any:
     """A value of a list as an axis stores it; anything nested deeper becomes a mapping, which no axis accepts."""
     if isinstance(raw, list):
-        return {} if any(isinstance(each, list | dict) for each in raw) else tuple(raw)
+        return {} if any(isinstance(part, list | dict) for part in raw) else tuple(raw)
     return {} if isinstance(raw, dict) else raw
 
 
@@ -168,7 +168,7 @@ def _try_values(space: Space, study: Study, problems: FileErrors) -> None:
         raw = study.axes[name]
         at: KeyPath = ("axes", name)
         if isinstance(raw, list):
-            values = ((i, _value(each)) for i, each in enumerate(raw))
+            values = ((i, _value(entry)) for i, entry in enumerate(raw))
             written = [((*at, i), value) for i, value in values if not isinstance(value, dict)]
         else:
             written = [(at, axis.at(i)) for i in range(min(len(axis), MAX_GRID))]

@@ -96,7 +96,7 @@ def _check_metric(name: str, at: KeyPath, study: Study, problems: FileErrors) ->
     names = metrics_of(study.proxy)
     if is_among(name, names):
         return
-    needs = next((each.needs for each in sources(study.proxy) if is_among(name, each.names)), None)
+    needs = next((source.needs for source in sources(study.proxy) if is_among(name, source.names)), None)
     remedy = did_you_mean(name, names, "Metrics") if needs is None else f"It needs {needs}."
     problems.add(
         at, f"`{dotted(at)}` must be a metric that runs of this recipe yield", value=quoted(name), remedy=remedy

@@ -86,7 +86,7 @@ def _checked(document: Document) -> StudyFile:
     problems = FileErrors(document)
     study = _study(document.data, problems)
     study = _with_root(study, document.path) if study else None
-    is_whole = not problems.found
+    is_whole = not problems.errors
     base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
     if study and study.full_scale:

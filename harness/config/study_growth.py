@@ -52,13 +52,13 @@ def compare_studies(before: str, now: str) -> StudyChanges:
         *_claims(started, study),
         *_others(started, study),
     ]
-    known = {claim.name for claim in started.claims}
+    started_names = {claim.name for claim in started.claims}
     refused = tuple(text for kind, text in differences if kind == "refused")
     reach = (seeds_of(started.search), seeds_of(study.search))
     return StudyChanges(
         tuple(text for kind, text in differences if kind == "added"),
         refused,
-        tuple(claim.name for claim in study.claims if claim.name not in known),
+        tuple(claim.name for claim in study.claims if claim.name not in started_names),
         _path(refused[0]) if refused else (),
         reach[0] if reach[0] != reach[1] else None,
     )
@@ -122,9 +122,9 @@ def _axes(old: Study, new: Study) -> Iterator[tuple[bool, str]]:
         was, becomes = old.axes[name], new.axes[name]
         if _plain(was) == _plain(becomes):
             continue
-        lost = _removed_value(was, becomes)
-        if lost is not None:
-            yield False, f"{_change_text(key, _plain(was), _plain(becomes))} (without {lost})"
+        removed = _removed_value(was, becomes)
+        if removed is not None:
+            yield False, f"{_change_text(key, _plain(was), _plain(becomes))} (without {removed})"
         elif _removed_value(becomes, was) is not None:
             yield True, _change_text(key, _plain(was), _plain(becomes))
 
@@ -141,8 +141,8 @@ def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:
     if isinstance(becomes, OrdinalRange):
         members = _range(becomes)
         return next((json.dumps(value) for value in values if not _has(members, value)), None)
-    known = {_key(value) for value in becomes}
-    return next((json.dumps(value) for value in values if _key(value) not in known), None)
+    keys = {_key(value) for value in becomes}
+    return next((json.dumps(value) for value in values if _key(value) not in keys), None)
 
 
 def _range(entry: OrdinalRange) -> Range:
@@ -177,8 +177,8 @@ def _claims(old: Study, new: Study) -> Iterator[KeyChange]:
             continue
         for key, was, becomes in _changed(claim, now):
             yield "refused", f"{_change_text(f'claims.{claim.name}.{key}', was, becomes)} (add it under another name)"
-    known = {claim.name for claim in old.claims}
-    yield from (("added", f"the claim `{claim.name}`") for claim in new.claims if claim.name not in known)
+    old_names = {claim.name for claim in old.claims}
+    yield from (("added", f"the claim `{claim.name}`") for claim in new.claims if claim.name not in old_names)
 
 
 def _changed(was: Claim, becomes: Claim) -> Iterator[tuple[str, Any, Any]]:
@@ -200,7 +200,7 @@ def _path(text: str) -> tuple[str, ...]:
 
 
 def _is_below(key: str, above: tuple[str, ...]) -> bool:
-    return any(key == each or key.startswith(f"{each}.") for each in above)
+    return any(key == parent or key.startswith(f"{parent}.") for parent in above)
 
 
 def _without_description(claim: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _source(recipe: ProxyRecipe) -> DatasetSource:
     source = DATASETS[recipe.dataset]
     if recipe.transfer is not None and recipe.transfer.learns not in source.annotations:
         needed = recipe.transfer.learns
-        having = ", ".join(name for name, each in DATASETS.items() if needed in each.annotations)
+        having = ", ".join(name for name, dataset in DATASETS.items() if needed in dataset.annotations)
         rule = f"`proxy.dataset` must have {needed} where `proxy.transfer` has the head {recipe.transfer.head}"
         raise DataError(rule, value=recipe.dataset, place="proxy.transfer", remedy=f"With {needed}: {having}.")
     return source

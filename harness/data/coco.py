@@ -77,15 +77,13 @@ class CocoDetection:
 
     def instances(self, i: int) -> Instances:
         """The instances of an image, crowds included."""
-        which = slice(int(self.first_instance[i]), int(self.first_instance[i + 1]))
+        rows = slice(int(self.first_instance[i]), int(self.first_instance[i + 1]))
         masks = None
         if self.outlines is not None:
             width, height = self.sides[i].tolist()
-            masks = tuple(self.outlines.rle(each, height, width) for each in range(which.start, which.stop))
-        maskless = None if masks is None else self.lacks_mask[which]
-        return Instances(
-            self.boxes[which], self.labels[which], self.areas[which], self.is_crowd[which], masks, maskless
-        )
+            masks = tuple(self.outlines.rle(row, height, width) for row in range(rows.start, rows.stop))
+        maskless = None if masks is None else self.lacks_mask[rows]
+        return Instances(self.boxes[rows], self.labels[rows], self.areas[rows], self.is_crowd[rows], masks, maskless)
 
     def trainable(self) -> NDArray[np.int64]:
         """Sorted indices of the images that have an instance that is no crowd."""
@@ -110,7 +108,7 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
     """The images of an annotation file and a folder; the stamps are part of the cache's key."""
     content = _read(file)
     names, label_of = _classes(content, file)
-    images, lost = _images(content, file, folder)
+    images, image_notes = _images(content, file, folder)
     paths = tuple(folder / image.name for image in images.values())
     sides = np.array([image.sides for image in images.values()], np.int64).reshape(-1, 2)
     frames = find_frames(paths, sides, _extents(content, images))
@@ -119,7 +117,7 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
     _read_instances(content, file, rows)
     rows.finish()
     levels = read_sampled_value_range(paths)
-    notes = (*lost, *frames.notes, *rows.notes(), *([] if levels.about is None else [levels.about]))
+    notes = (*image_notes, *frames.notes, *rows.notes(), *([] if levels.about is None else [levels.about]))
     order = sorted(range(len(rows.images)), key=rows.images.__getitem__)  # stable: the file's order by image
     counts = np.bincount(rows.images, minlength=len(images))
     return CocoDetection(
@@ -150,8 +148,10 @@ class _Image:
 class _InstanceTable:
     """The instances of the images that are used, in the order of the file."""
 
-    def __init__(self, images: Mapping[str, _Image], known: Set[str], label_of: Mapping[str, int], masks: bool) -> None:
-        self._all, self._known, self._label_of, self._masks = images, known, label_of, masks
+    def __init__(
+        self, images: Mapping[str, _Image], image_ids: Set[str], label_of: Mapping[str, int], masks: bool
+    ) -> None:
+        self._all, self._image_ids, self._label_of, self._masks = images, image_ids, label_of, masks
         self.images: list[int] = []
         self.boxes: list[tuple[float, ...]] = []
         self.labels: list[int] = []
@@ -168,11 +168,11 @@ class _InstanceTable:
         image, label = self._all.get(key), self._label_of.get(id_of(entry["category_id"]))
         box = [float(number) for number in entry["bbox"]]
         if len(box) != BOX or label is None:
-            what = "`bbox` must be x, y, width, height" if label is not None else "`category_id` must be a category's"
-            raise ValueError(f"{what}, but got {entry['bbox' if label is not None else 'category_id']}")
+            rule = "`bbox` must be x, y, width, height" if label is not None else "`category_id` must be a category's"
+            raise ValueError(f"{rule}, but got {entry['bbox' if label is not None else 'category_id']}")
         area, is_crowd = float(entry.get("area", box[2] * box[3])), bool(entry.get("iscrowd", 0))
         if image is None:
-            self._strangers += key not in self._known
+            self._strangers += key not in self._image_ids
             return
         corners = _corners(box, image.sides)
         if corners is None:
@@ -192,8 +192,8 @@ class _InstanceTable:
         """Leave out all instances if masks are requested and none has one: masks could not be learned."""
         if self._masks and self.maskless and all(self.maskless):
             self._never_masked = len(self.maskless)
-            for each in (self.images, self.boxes, self.labels, self.areas, self.crowds, self.maskless):
-                each.clear()
+            for column in (self.images, self.boxes, self.labels, self.areas, self.crowds, self.maskless):
+                column.clear()
 
     def notes(self) -> list[str]:
         """Notes on the instances that were left out, and on those without a mask."""
@@ -220,8 +220,8 @@ def _places(root: Path, split: str) -> tuple[Path, Path]:
     """The annotation file of a split, and the folder of its images. Raises `DataError`."""
     paths = sorted((root / "annotations").glob(f"instances_{split}*.json"))
     if len(paths) != 1:
-        what = f"{len(paths)} of them" if paths else "none"
-        rule = f"the folder must have one file annotations/instances_{split}*.json; there is {what}"
+        count = f"{len(paths)} of them" if paths else "none"
+        rule = f"the folder must have one file annotations/instances_{split}*.json; there is {count}"
         raise DataError(rule, place=str(root), remedy=f"Expected: {COCO_LAYOUT}.")
     folder = root / paths[0].stem.removeprefix("instances_")
     if not folder.is_dir():
@@ -268,10 +268,10 @@ def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...]
 def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[dict[str, _Image], list[str]]:
     """The images by id, without those that have no file, and notes."""
     images: dict[str, _Image] = {}
-    lost: list[str] = []
+    absent: list[str] = []
     elsewhere: dict[str, str] = {}
     names: set[str] = set()
-    there = {path.name for path in folder.iterdir()}
+    present = {path.name for path in folder.iterdir()}
     for i, entry in enumerate(content["images"]):
         try:
             number, name = id_of(entry["id"]), str(entry["file_name"])
@@ -280,7 +280,7 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
                 raise ValueError(
                     f"id {number} is there twice" if number in names else f"sides must be above 0: {sides}"
                 )
-            file_name = locate_image(name, there, folder)
+            file_name = locate_image(name, present, folder)
             if file_name is not None and file_name != name:
                 if file_name in elsewhere:
                     raise ValueError(f"`file_name` leads to {file_name}, and so does {elsewhere[file_name]}: {name}")
@@ -291,12 +291,12 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
         if file_name is not None:
             images[number] = _Image(len(images), file_name, sides)
         else:
-            lost.append(name)
+            absent.append(name)
     if not images:
         rule = f"the images of {file.name} must be in this folder; none is"
-        remedy = f"The first is called {lost[0]}. " if lost else ""
+        remedy = f"The first is called {absent[0]}. " if absent else ""
         raise DataError(rule, place=str(folder), remedy=f"{remedy}Expected: {COCO_LAYOUT}.")
-    note = f"images without a file, left out: {len(lost):,} of {len(names):,} ({lost[0]} first)" if lost else None
+    note = f"images without a file, left out: {len(absent):,} of {len(names):,} ({absent[0]} first)" if absent else None
     moved = next(iter(elsewhere.items()), None)
     where = f"file names that lead elsewhere, taken by what is in the folder: {len(elsewhere):,}"
     named = [f"{where} ({moved[1]} as {moved[0]})"] if moved else []

@@ -38,21 +38,21 @@ def id_of(value: Any) -> str:
 
 def sorted_ids(ids: Collection[str]) -> list[str]:
     """Sorted ids: numbers by value, then texts."""
-    return sorted(ids, key=lambda each: (0, int(each), "") if re.fullmatch(r"-?\d+", each) else (1, 0, each))
+    return sorted(ids, key=lambda text: (0, int(text), "") if re.fullmatch(r"-?\d+", text) else (1, 0, text))
 
 
-def locate_image(name: str, there: Collection[str], folder: Path) -> str | None:
+def locate_image(name: str, present: Collection[str], folder: Path) -> str | None:
     """The file of a name, relative to the folder; None if there is none.
 
     The name is tried unchanged first, then without leading folders.
     """
-    if name in there or ("/" in name and (folder / name).is_file()):
+    if name in present or ("/" in name and (folder / name).is_file()):
         return name
     for text in dict.fromkeys((name, unquote(name), unquote(name.partition("?")[0]))):
         parts = [part for part in re.split(r"[/\\]", text) if part not in ("", ".", "..")]
         for start in range(len(parts)):
             below = "/".join(parts[start:])
-            if below in there or (start + 1 < len(parts) and (folder / below).is_file()):
+            if below in present or (start + 1 < len(parts) and (folder / below).is_file()):
                 return below
     return None
 
@@ -111,11 +111,11 @@ def _sides(path: Path, default: Sides) -> tuple[Sides, Sides]:
 
 
 def _check_orientation(
-    paths: Sequence[Path], sides: NDArray[np.int64], which: Sequence[int]
+    paths: Sequence[Path], sides: NDArray[np.int64], indices: Sequence[int]
 ) -> tuple[bool, tuple[str, ...]]:
     """Whether entries describe images as stored, and a note if that is unknown but relevant."""
     as_stored = as_viewed = unknown = 0
-    for i in which:
+    for i in indices:
         try:
             stored, orientation = sides_of(paths[i])
         except Unreadable:
@@ -128,6 +128,6 @@ def _check_orientation(
     if not unknown or bool(as_stored) != bool(as_viewed):
         return is_stored, ()
     return is_stored, (
-        f"{unknown:,} of {len(which):,} images that were looked at are turned by their EXIF in a way that their sides "
-        "do not show; boxes are taken as drawn on what viewers show",
+        f"{unknown:,} of {len(indices):,} images that were looked at are turned by their EXIF in a way that their "
+        "sides do not show; boxes are taken as drawn on what viewers show",
     )

@@ -84,15 +84,15 @@ def _sample(files: Sequence[str]) -> list[int]:
 def _digests(root: Path, files: Sequence[str], stamps: Sequence[FileStamp], cache: Path | None) -> list[str]:
     """The digest of each file, from the cache if its stamp has not changed."""
     store = None if cache is None else cache / DIGESTS_FOLDER / f"{fingerprint(os.fspath(root.absolute()))}.json"
-    known = _read(store)
-    wanted = [(file, list(stamp)) for file, stamp in zip(files, stamps, strict=True)]
-    missing = [i for i, (file, stamp) in enumerate(wanted) if known.get(file, [None])[0] != stamp]
+    cached = _read(store)
+    entries = [(file, list(stamp)) for file, stamp in zip(files, stamps, strict=True)]
+    missing = [i for i, (file, stamp) in enumerate(entries) if cached.get(file, [None])[0] != stamp]
     started = time.time_ns()
     fresh = dict(zip(missing, map_in_threads(lambda i: _hash(root / files[i]), missing), strict=True))
-    digests = [fresh[i] if i in fresh else str(known[file][1]) for i, (file, _) in enumerate(wanted)]
+    digests = [fresh[i] if i in fresh else str(cached[file][1]) for i, (file, _) in enumerate(entries)]
     if fresh and store is not None and store.parent.parent.is_dir():
         settled = (i for i, stamp in enumerate(stamps) if max(stamp[2:]) < started - UNCHANGED_FOR_NS)
-        _write(store, {wanted[i][0]: [wanted[i][1], digests[i]] for i in settled})
+        _write(store, {entries[i][0]: [entries[i][1], digests[i]] for i in settled})
     return digests
 
 
@@ -107,11 +107,13 @@ def _hash(path: Path) -> str:
 def _read(store: Path | None) -> dict[str, list[object]]:
     """The cached digests by file, `[stamp, digest]`; empty if they are missing or damaged."""
     try:
-        found = json.loads(store.read_bytes()) if store is not None else {}
+        digests = json.loads(store.read_bytes()) if store is not None else {}
     except (OSError, ValueError):
         return {}
-    is_sound = isinstance(found, dict) and all(isinstance(each, list) and len(each) == 2 for each in found.values())
-    return found if is_sound else {}
+    is_sound = isinstance(digests, dict) and all(
+        isinstance(entry, list) and len(entry) == 2 for entry in digests.values()
+    )
+    return digests if is_sound else {}
 
 
 def _write(store: Path, digests: dict[str, list[object]]) -> None:

@@ -86,12 +86,12 @@ def find_stimuli(folder: Path) -> Stimuli:
     named, misnamed = [], []
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            found = _read_name(path)
-            named.append(found) if found else misnamed.append(path)
-    conflicts = tuple(each for each in named if each.shape != each.texture)
+            stimulus = _read_name(path)
+            named.append(stimulus) if stimulus else misnamed.append(path)
+    conflicts = tuple(stimulus for stimulus in named if stimulus.shape != stimulus.texture)
     if not conflicts:
-        other = f" ({len(misnamed)} images are named otherwise, {misnamed[0].name} first)" if misnamed else ""
-        rule = f"the folder must hold stimuli whose shape and texture are of different classes{other}"
+        misnamed_text = f" ({len(misnamed)} images are named otherwise, {misnamed[0].name} first)" if misnamed else ""
+        rule = f"the folder must hold stimuli whose shape and texture are of different classes{misnamed_text}"
         remedy = f"Expected: {STIMULI_LAYOUT}. Classes: {', '.join(SIXTEEN_CLASSES)}."
         raise DataError(rule, place=str(folder), remedy=remedy)
     return Stimuli(conflicts, agreeing=len(named) - len(conflicts), misnamed=tuple(misnamed))

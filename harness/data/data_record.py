@@ -83,16 +83,16 @@ def record_data(
 ) -> DataRecord:
     """The record of the images of each split; `annotations` are files whose content is always part of the digest."""
     digest = blake2b(digest_size=16)
-    for split, each in images.items():
+    for split, split_images in images.items():
         digest.update(f"{split}\0".encode())
-        source = each.recorded()
+        source = split_images.recorded()
         if isinstance(source, Split):
             _add_arrays(digest, source)
         else:
             _add_files(digest, source, root or Path())
     for path in annotations:
         _add_content(digest, path)
-    counts = {split: len(each) for split, each in images.items()}
+    counts = {split: len(split_images) for split, split_images in images.items()}
     return DataRecord(dataset, tuple(classes), counts, digest.hexdigest(), None if root is None else str(root))
 
 

@@ -49,8 +49,8 @@ class Rows:
         flat = np.atleast_1d(numbers)
         images = np.empty((len(flat), *self.shape[1:]), np.uint8)
         for stored, start, end in zip(self._stored, self._starts, self._starts[1:], strict=False):
-            here = (start <= flat) & (flat < end)
-            images[here] = stored[flat[here] - start]
+            inside = (start <= flat) & (flat < end)
+            images[inside] = stored[flat[inside] - start]
         return images if np.ndim(numbers) else images[0]
 
 

@@ -124,13 +124,13 @@ def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
     )
 
 
-def _random_subset(source: CocoDetection, which: np.ndarray, size: int | None, key: str) -> SubsetSource:
+def _random_subset(source: CocoDetection, indices: np.ndarray, size: int | None, key: str) -> SubsetSource:
     """A random subset of those images, or all. Raises `DataError` if there are too few, or none has an object."""
-    if size is not None and size > len(which):
-        raise DataError(f"`data.{key}` must be at most the {len(which):,} images that there are", value=size)
+    if size is not None and size > len(indices):
+        raise DataError(f"`data.{key}` must be at most the {len(indices):,} images that there are", value=size)
     if size is not None:
-        which = np.sort(np.random.default_rng(0).permutation(which)[:size])
-    chosen = SubsetSource(source, tuple(which.tolist()))
+        indices = np.sort(np.random.default_rng(0).permutation(indices)[:size])
+    chosen = SubsetSource(source, tuple(indices.tolist()))
     if not np.isin(chosen.indices, source.trainable()).any():
         crowds = int(source.is_crowd.sum())
         marked = [f"objects that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]

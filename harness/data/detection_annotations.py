@@ -107,7 +107,7 @@ class PolygonsBuilder:
         self._numbers: list[NDArray[np.float64]] = []
         self._parts = [0]
         self._first: list[tuple[int, int]] = []
-        self._given: dict[int, RLE] = {}
+        self._rle_masks: dict[int, RLE] = {}
 
     def add(self, segmentation: Any, sides: tuple[int, int]) -> bool:
         """Add an instance of an image of that width and height; False, and not added, if it has no valid polygon.
@@ -115,7 +115,7 @@ class PolygonsBuilder:
         Raises `ValueError` or `TypeError` for an invalid segmentation.
         """
         if isinstance(segmentation, dict):
-            self._given[len(self._first)] = _compressed_rle(segmentation, sides)
+            self._rle_masks[len(self._first)] = _compressed_rle(segmentation, sides)
             self._first.append((0, 0))
             return True
         if not isinstance(segmentation, list):
@@ -144,9 +144,9 @@ class PolygonsBuilder:
     def build(self, order: Sequence[int]) -> Polygons:
         """All instances, in that order."""
         first = np.array([self._first[i] for i in order], np.int64).reshape(-1, 2)
-        given = {at: self._given[i] for at, i in enumerate(order) if i in self._given}
+        rle_masks = {at: self._rle_masks[i] for at, i in enumerate(order) if i in self._rle_masks}
         numbers = np.concatenate(self._numbers) if self._numbers else np.zeros(0)
-        return Polygons(numbers, np.array(self._parts), first, given)
+        return Polygons(numbers, np.array(self._parts), first, rle_masks)
 
 
 def _compressed_rle(segmentation: dict[str, Any], sides: tuple[int, int]) -> RLE:

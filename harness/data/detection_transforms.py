@@ -76,11 +76,11 @@ class DetectionSample:
 
     def target(self) -> dict[str, Tensor]:
         """The target for a detector; without instances whose area is zero after rounding."""
-        seen = (self.boxes[:, 2:] > self.boxes[:, :2]).all(axis=1)
-        target = {"boxes": torch.from_numpy(self.boxes[seen]), "labels": torch.from_numpy(self.labels[seen])}
+        has_area = (self.boxes[:, 2:] > self.boxes[:, :2]).all(axis=1)
+        target = {"boxes": torch.from_numpy(self.boxes[has_area]), "labels": torch.from_numpy(self.labels[has_area])}
         if self.masks is not None:
-            target["masks"] = torch.from_numpy(np.ascontiguousarray(self.masks[seen]))
-            target["has_mask"] = torch.from_numpy(self.has_mask[seen])
+            target["masks"] = torch.from_numpy(np.ascontiguousarray(self.masks[has_area]))
+            target["has_mask"] = torch.from_numpy(self.has_mask[has_area])
         return target
 
 

@@ -30,9 +30,11 @@ IMAGENET_SIZES = {1000: ("ImageNet-1K", 1_281_167), 21_841: ("ImageNet-22K", 14_
 """Name and number of training images, by the number of classes."""
 EXPECTED_BY_DATASET = {
     **{
-        name: ExpectedImages(known.layout, known.title, source.sizes and source.sizes[0], known.classes)
+        name: ExpectedImages(
+            distributed.layout, distributed.title, source.sizes and source.sizes[0], distributed.classes
+        )
         for name, source in DATASETS.items()
-        if (known := source.distributed) is not None
+        if (distributed := source.distributed) is not None
     },
     "ade20k": ExpectedImages(ADE20K_LAYOUT, "ADE20K", 20_210, ADE20K_CLASSES),
     "cityscapes": ExpectedImages(CITYSCAPES_LAYOUT, "Cityscapes", 2_975, len(CITYSCAPES_CLASSES)),

@@ -129,13 +129,13 @@ def read_value_range(paths: Iterable[Path], *, until: float | None = None) -> Va
     listed = list(paths)
     ranges = list(map_in_threads(_range_of, listed, until=until))
     ends: dict[str, tuple[float, float]] = {}
-    for found in ranges:
-        if found is not None:
-            kind, low, high = found
+    for measured in ranges:
+        if measured is not None:
+            kind, low, high = measured
             before = ends.get(kind, (low, high))
             ends[kind] = min(before[0], low), max(before[1], high)
     if "wide" in ends and ends["wide"][1] < MIN_16BIT:
-        first = min(path for path, found in zip(listed, ranges, strict=False) if found is not None)
+        first = min(path for path, measured in zip(listed, ranges, strict=False) if measured is not None)
         raise DataError(
             "16-bit color images must use their range, because 8 bits of 16 are kept",
             value=f"values below {256 * (int(ends['wide'][1]) + 1)}",

@@ -95,7 +95,7 @@ def check(recipe: ProxyRecipe, cache: Path, digest: str | None) -> tuple[str, ..
         _require_classes(split, pools[look.split].path, labels[split], look)
         require_readable_sample(look)
     notes = (*sample_notes(looks, str(root)), *([] if levels.about is None else [levels.about]))
-    require_enough(recipe, info.names, len(labels["train"]) - len(looks[0].lost), str(root))
+    require_enough(recipe, info.names, len(labels["train"]) - len(looks[0].unreadable), str(root))
     return notes
 
 
@@ -158,15 +158,15 @@ class _Pool:
 
 def _require_classes(split: str, path_of: Callable[[int], Path], labels: NDArray[np.int64], look: SplitSample) -> None:
     """Raise `DataError` for a class none of whose images can be read, if all of them were tried."""
-    lost = np.array(list(look.lost), np.int64)
-    total, unread = (np.bincount(each, minlength=int(labels.max()) + 1) for each in (labels, labels[lost]))
+    unreadable = np.array(list(look.unreadable), np.int64)
+    total, unread = (np.bincount(subset, minlength=int(labels.max()) + 1) for subset in (labels, labels[unreadable]))
     for label in np.flatnonzero((total == unread) & (total > 0)):
         first = int(np.argmax(labels == label))
-        raise _unreadable_class(split, path_of(first).parent, list(look.lost.values()))
+        raise _unreadable_class(split, path_of(first).parent, list(look.unreadable.values()))
 
 
-def _unreadable_class(split: str, folder: Path, lost: Sequence[UnreadableFile]) -> DataError:
-    return _empty(folder, f"of `{split}` must hold a readable image", f"Unreadable: {reasons_text(lost)}. ")
+def _unreadable_class(split: str, folder: Path, unreadable: Sequence[UnreadableFile]) -> DataError:
+    return _empty(folder, f"of `{split}` must hold a readable image", f"Unreadable: {reasons_text(unreadable)}. ")
 
 
 def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
@@ -202,13 +202,13 @@ def files_of(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
 
     Plain strings, since there may be millions. Raises `DataError` for a class without images.
     """
-    found: list[tuple[str, int]] = []
+    files: list[tuple[str, int]] = []
     for label, name in enumerate(names):
         images = image_names(folder / name)
         if not images:
             raise _empty(folder / name, "must hold images")
-        found += [(f"{name}/{image}", label) for image in images]
-    return found
+        files += [(f"{name}/{image}", label) for image in images]
+    return files
 
 
 def image_names(folder: Path) -> list[str]:
@@ -237,26 +237,26 @@ def _write(
     """Decode images into the cache; returns the notes. Raises `DataError` if too many cannot be read."""
     images = writer.array(split, "images", (len(paths), 3, side, side))
     readable = np.zeros(len(paths), bool)
-    lost: list[UnreadableFile] = []
+    unreadable: list[UnreadableFile] = []
     remarks: dict[str, list[Path]] = {}
     for i, decoded in enumerate(map_in_threads(lambda path: decode_square(path, side, levels), paths)):
         if isinstance(decoded, UnreadableFile):
-            lost.append(decoded)
+            unreadable.append(decoded)
             continue
-        images[i - len(lost)] = decoded.pixels
+        images[i - len(unreadable)] = decoded.pixels
         readable[i] = True
         for remark in decoded.remarks:
             remarks.setdefault(remark, []).append(paths[i])
     for label in np.unique(labels):
         if not readable[labels == label].any():
             folder = paths[int(np.argmax(labels == label))].parent
-            raise _unreadable_class(split, folder, lost)
-    require_mostly_readable(SPLIT_TITLES[split], len(paths), lost)
-    count = len(paths) - len(lost)
+            raise _unreadable_class(split, folder, unreadable)
+    require_mostly_readable(SPLIT_TITLES[split], len(paths), unreadable)
+    count = len(paths) - len(unreadable)
     writer.shrink(split, "images", count)
     kept = writer.array(split, "labels", (count,))
     kept[:] = labels[readable]
-    return [*unreadable_note(SPLIT_TITLES[split], len(paths), lost), *remark_notes(SPLIT_TITLES[split], remarks)]
+    return [*unreadable_note(SPLIT_TITLES[split], len(paths), unreadable), *remark_notes(SPLIT_TITLES[split], remarks)]
 
 
 def sample_images(root: Path, count: int, side: int) -> Dataset:
@@ -269,24 +269,28 @@ def sample_images(root: Path, count: int, side: int) -> Dataset:
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    lost: list[UnreadableFile] = []
+    unreadable: list[UnreadableFile] = []
     for path in listed:
         if len(images) == count:
             break
         decoded = decode_square(path, side, levels)
         if isinstance(decoded, UnreadableFile):
-            lost.append(decoded)
+            unreadable.append(decoded)
             continue
         if path.parent.name not in names:
             names.append(path.parent.name)
         images.append(decoded.pixels)
         labels.append(names.index(path.parent.name))
     if not images:
-        reasons = f"Unreadable: {reasons_text(lost)}. " if lost else ""
+        reasons = f"Unreadable: {reasons_text(unreadable)}. " if unreadable else ""
         rule = "the folder must hold images that can be read"
         raise DataError(rule, place=str(root), remedy=f"{reasons}Expected: {SAMPLES_LAYOUT}.")
     split = Split(np.stack(images), np.array(labels, np.int64))
-    notes = [f"{len(lost)} images could not be read and are left out: {reasons_text(lost)}"] if lost else []
+    notes = (
+        [f"{len(unreadable)} images could not be read and are left out: {reasons_text(unreadable)}"]
+        if unreadable
+        else []
+    )
     notes += [] if levels.about is None else [levels.about]
     info = DataInfo(len(names), 3, tuple(names))
     return Dataset(info, split, split, mean=IMAGENET_MEAN, std=IMAGENET_STD, notes=tuple(notes))

@@ -113,7 +113,7 @@ def record_classification(recipe: ClassificationRecipe, root: Path | None, cache
     """The record of a classifier's data. Raises `DataError`s that name `--data`."""
     pictures = open_classification(recipe, root, cache)
     opened = {"train": pictures.train, "val": pictures.val}
-    splits = {split: each for split, each in opened.items() if isinstance(each, ImageFiles | InMemoryImages)}
+    splits = {split: images for split, images in opened.items() if isinstance(images, ImageFiles | InMemoryImages)}
     folder = None if recipe.data.dataset in GENERATED_DATASETS else folder_of(recipe.data.dataset, root)
     return record_data(recipe.data.dataset, class_names(recipe, root), splits, root=folder)
 
@@ -141,9 +141,9 @@ def check_classification(recipe: ClassificationRecipe, root: Path | None, cache:
 def count_classes(recipe: ClassificationRecipe, root: Path | None) -> int:
     """The number of classes; no image is read. Raises `DataError`s that name `--data`."""
     classes = len(class_names(recipe, root))
-    wanted = recipe.data.classes
-    if wanted is not None and classes != wanted:
-        rule = f"the images must be of {wanted:,} classes, as the recipe requires (`data.classes`)"
+    expected = recipe.data.classes
+    if expected is not None and classes != expected:
+        rule = f"the images must be of {expected:,} classes, as the recipe requires (`data.classes`)"
         remedy = "Take the data set that the recipe is for, or a copy of the recipe with another number."
         raise DataError(rule, value=classes, place=str(root), remedy=remedy)
     return classes

@@ -28,14 +28,16 @@ def label_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=int) if _are_numbers(names) else sorted(names)
 
 
-def assign_labels(names: Sequence[str], known: Sequence[str] | None, classes: int, place: str) -> LabelAssignment:
+def assign_labels(
+    names: Sequence[str], network_classes: Sequence[str] | None, classes: int, place: str
+) -> LabelAssignment:
     """Find the network's class for each of the images' classes `names`, in the order of the images' labels.
 
-    `known` are the names of the network's classes, None if they are not known; `classes` is their number. Raises
-    `DataError` if both have names and these differ, and if the assignment cannot be determined.
+    `network_classes` are the names of the network's classes, None if they are not known; `classes` is their number.
+    Raises `DataError` if both have names and these differ, and if the assignment cannot be determined.
     """
-    if known is not None:
-        return _by_name(names, known, place)
+    if network_classes is not None:
+        return _by_name(names, network_classes, place)
     synsets = imagenet_synsets() if classes == IMAGENET_CLASSES else ()
     if synsets and set(names) <= set(synsets):
         labels = tuple(synsets.index(name) for name in names)
@@ -64,32 +66,33 @@ def imagenet_synsets() -> tuple[str, ...]:
     return tuple(info.label_names())
 
 
-def class_differences(names: Sequence[str], known: Sequence[str]) -> str:
-    """A text on which of the `names` are not among the `known`, and which of these are missing."""
-    extra = [name for name in names if name not in set(known)]
-    missing = [name for name in known if name not in set(names)]
+def class_differences(names: Sequence[str], expected: Sequence[str]) -> str:
+    """A text on which of the `names` are not among the `expected`, and which of these are missing."""
+    extra = [name for name in names if name not in set(expected)]
+    missing = [name for name in expected if name not in set(names)]
     parts = [f"{len(extra):,} unknown ({_first(extra)})"] if extra else []
     return "; ".join([*parts, *([f"{len(missing):,} missing ({_first(missing)})"] if missing else [])])
 
 
-def _by_name(names: Sequence[str], known: Sequence[str], place: str) -> LabelAssignment:
-    if len(set(known)) < len(known):
-        if tuple(names) == tuple(known):
+def _by_name(names: Sequence[str], network_classes: Sequence[str], place: str) -> LabelAssignment:
+    if len(set(network_classes)) < len(network_classes):
+        if tuple(names) == tuple(network_classes):
             return LabelAssignment(
-                tuple(range(len(known))), f"by position, where all names agree: {len(known):,} classes"
+                tuple(range(len(network_classes))),
+                f"by position, where all names agree: {len(network_classes):,} classes",
             )
-        raise DataError("the network's classes must have different names", value=_first(known), place=place)
-    index = {name: label for label, name in enumerate(known)}
+        raise DataError("the network's classes must have different names", value=_first(network_classes), place=place)
+    index = {name: label for label, name in enumerate(network_classes)}
     if set(names) <= set(index):
-        return LabelAssignment(tuple(index[name] for name in names), f"by name: {_share(names, len(known))}")
-    if _are_numbers(names) and _are_numbers(known):
+        return LabelAssignment(tuple(index[name] for name in names), f"by name: {_share(names, len(network_classes))}")
+    if _are_numbers(names) and _are_numbers(network_classes):
         numbers = {int(name): label for name, label in index.items()}
         if {int(name) for name in names} <= set(numbers):
             labels = tuple(numbers[int(name)] for name in names)
-            return LabelAssignment(labels, f"by number: {_share(names, len(known))}")
-    rule = f"the classes of the images must be among those of the network: {_first(known)}"
+            return LabelAssignment(labels, f"by number: {_share(names, len(network_classes))}")
+    rule = f"the classes of the images must be among those of the network: {_first(network_classes)}"
     remedy = f"Rename the folders of the images as the classes were called in the training. {BY_POSITION}"
-    raise DataError(rule, value=class_differences(names, known), place=place, remedy=remedy)
+    raise DataError(rule, value=class_differences(names, network_classes), place=place, remedy=remedy)
 
 
 def _share(names: Sequence[str], classes: int) -> str:

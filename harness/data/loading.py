@@ -41,10 +41,10 @@ class BatchReader:
     def __init__(
         self, items: Dataset[Any], loaders: int, collate: Collate | None = None, *, leads: bool = True
     ) -> None:
-        self._asked, self._rest = _RequestedBatches(), released_cpu_slot if loaders and leads else nullcontext
+        self._requested, self._rest = _RequestedBatches(), released_cpu_slot if loaders and leads else nullcontext
         self._loader: DataLoader[Any] = DataLoader(
             _Shared(items) if leads else items,
-            batch_sampler=self._asked,
+            batch_sampler=self._requested,
             num_workers=loaders,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
@@ -57,7 +57,7 @@ class BatchReader:
 
         The parts are consumed lazily, so there may be very many. A new call ends the previous one.
         """
-        self._asked.parts = parts
+        self._requested.parts = parts
         batches = iter(self._loader)
         while True:
             with self._rest():
@@ -212,8 +212,8 @@ class _EpochOrders:
 
 def worker_indices(count: int, most: int, *, rank: int, size: int) -> list[list[int]]:
     """The indices of a worker's share of `count` items, in lists of at most `most`."""
-    own = range(rank, count, size)
-    return [list(own[start : start + most]) for start in range(0, len(own), most)]
+    share = range(rank, count, size)
+    return [list(share[start : start + most]) for start in range(0, len(share), most)]
 
 
 def training_transform(recipe: ClassificationRecipe) -> Any:

@@ -41,8 +41,8 @@ class SplitSample:
 
     split: str
     total: int
-    looked: int
-    lost: Mapping[int, UnreadableFile]
+    sampled: int
+    unreadable: Mapping[int, UnreadableFile]
     """The unreadable images by index."""
     counts: NDArray[np.float64]
     """(3, 256): how often each channel of the readable images has each value."""
@@ -50,12 +50,14 @@ class SplitSample:
     @property
     def is_whole(self) -> bool:
         """Whether all images were decoded."""
-        return self.looked == self.total
+        return self.sampled == self.total
 
     @property
     def about(self) -> str:
         """The decoded images as `all 80 training images` or `2,048 of 90,000 training images`."""
-        return f"{f'all {self.total:,}' if self.is_whole else f'{self.looked:,} of {self.total:,}'} {self.split} images"
+        return (
+            f"{f'all {self.total:,}' if self.is_whole else f'{self.sampled:,} of {self.total:,}'} {self.split} images"
+        )
 
 
 def check_images(splits: Mapping[str, ReadableFiles], place: str | None) -> tuple[str, ...]:
@@ -72,8 +74,8 @@ def check_images(splits: Mapping[str, ReadableFiles], place: str | None) -> tupl
 def sample_notes(looks: list[SplitSample], place: str | None) -> tuple[str, ...]:
     """The notes on readable splits. Raises `DataError` if all images of one are alike."""
     for look in looks:
-        require_varied_counts(look.counts, look.looked - len(look.lost), look.split, place)
-    return (_about(looks), *(note for look in looks for note in _lost_notes(look)))
+        require_varied_counts(look.counts, look.sampled - len(look.unreadable), look.split, place)
+    return (_about(looks), *(note for look in looks for note in _unreadable_notes(look)))
 
 
 def sample_splits(splits: Mapping[str, ReadableFiles], until: float) -> list[SplitSample]:
@@ -94,15 +96,17 @@ def spread_indices(total: int, most: int) -> list[int]:
 
 def _sample_split(split: str, files: ReadableFiles, until: float) -> SplitSample:
     chosen = spread_indices(len(files), MAX_SAMPLED)
-    counts, lost, looked = np.zeros((3, 256)), {}, 0
-    for i, found in zip(chosen, map_in_threads(lambda i: _histogram_of(files, i), chosen, until=until), strict=False):
-        looked += 1
-        if isinstance(found, UnreadableFile):
-            lost[i] = found
+    counts, unreadable, sampled = np.zeros((3, 256)), {}, 0
+    for i, histogram in zip(
+        chosen, map_in_threads(lambda i: _histogram_of(files, i), chosen, until=until), strict=False
+    ):
+        sampled += 1
+        if isinstance(histogram, UnreadableFile):
+            unreadable[i] = histogram
         else:
-            counts += found
-    in_order = {i: lost[i] for i in sorted(lost)}
-    return SplitSample(split, len(files), looked, in_order, counts)
+            counts += histogram
+    in_order = {i: unreadable[i] for i in sorted(unreadable)}
+    return SplitSample(split, len(files), sampled, in_order, counts)
 
 
 def _histogram_of(files: ReadableFiles, i: int) -> NDArray[np.float64] | UnreadableFile:
@@ -118,14 +122,14 @@ def histogram(image: Image.Image) -> NDArray[np.float64]:
 
 def require_readable_sample(look: SplitSample) -> None:
     """Raise `DataError` if surely more than a tenth of the split cannot be read."""
-    lost = list(look.lost.values())
+    unreadable = list(look.unreadable.values())
     if look.is_whole:
-        require_mostly_readable(look.split, look.total, lost)
+        require_mostly_readable(look.split, look.total, unreadable)
         return
-    allowed = MAX_UNREADABLE_SHARE * look.looked
-    if len(lost) > allowed + DEVIATIONS * (allowed * (1 - MAX_UNREADABLE_SHARE)) ** 0.5:
-        value = f"{len(lost):,} of {look.looked:,} that were looked at, of {look.total:,} in all"
-        raise too_many_unreadable_error(look.split, value, lost)
+    allowed = MAX_UNREADABLE_SHARE * look.sampled
+    if len(unreadable) > allowed + DEVIATIONS * (allowed * (1 - MAX_UNREADABLE_SHARE)) ** 0.5:
+        value = f"{len(unreadable):,} of {look.sampled:,} that were looked at, of {look.total:,} in all"
+        raise too_many_unreadable_error(look.split, value, unreadable)
 
 
 def require_enough(recipe: ProxyRecipe, names: tuple[str, ...], train: int, place: str | None) -> None:
@@ -152,11 +156,11 @@ def _about(looks: list[SplitSample]) -> str:
     return f"looked at {' and '.join(look.about for look in looks)}{rest}"
 
 
-def _lost_notes(look: SplitSample) -> list[str]:
-    lost = list(look.lost.values())
-    if look.is_whole or not lost:
-        return unreadable_note(look.split, look.total, lost)
+def _unreadable_notes(look: SplitSample) -> list[str]:
+    unreadable = list(look.unreadable.values())
+    if look.is_whole or not unreadable:
+        return unreadable_note(look.split, look.total, unreadable)
     return [
-        f"{len(lost):,} of the {look.looked:,} {look.split} images that were looked at could not be read: "
-        f"{reasons_text(lost)}"
+        f"{len(unreadable):,} of the {look.sampled:,} {look.split} images that were looked at could not be read: "
+        f"{reasons_text(unreadable)}"
     ]

@@ -22,28 +22,28 @@ MAX_NAMED = 5
 """Maximum number of files that a note lists for each reason."""
 
 
-def unreadable_note(split: str, total: int, lost: Sequence[UnreadableFile]) -> list[str]:
+def unreadable_note(split: str, total: int, unreadable: Sequence[UnreadableFile]) -> list[str]:
     """A note with the numbers of images left out and remaining, and the reasons with the first files of each."""
-    if not lost:
+    if not unreadable:
         return []
     return [
-        f"{len(lost):,} of the {split} images could not be read and are left out, {total - len(lost):,} are left: "
-        f"{reasons_text(lost)}"
+        f"{len(unreadable):,} of the {split} images could not be read and are left out, "
+        f"{total - len(unreadable):,} are left: {reasons_text(unreadable)}"
     ]
 
 
-def require_mostly_readable(split: str, total: int, lost: Sequence[UnreadableFile]) -> None:
+def require_mostly_readable(split: str, total: int, unreadable: Sequence[UnreadableFile]) -> None:
     """Raise `DataError` if more than a tenth of a split could not be read."""
-    if has_too_many_unreadable(total, len(lost)):
-        raise too_many_unreadable_error(split, f"{len(lost):,} of {total:,}", lost)
+    if has_too_many_unreadable(total, len(unreadable)):
+        raise too_many_unreadable_error(split, f"{len(unreadable):,} of {total:,}", unreadable)
 
 
-def too_many_unreadable_error(split: str, value: str, lost: Sequence[UnreadableFile]) -> DataError:
-    """The error for a split with too many unreadable images; `lost` are those that it lists."""
-    named = f"Unreadable: {reasons_text(lost)}. " if lost else ""
+def too_many_unreadable_error(split: str, value: str, unreadable: Sequence[UnreadableFile]) -> DataError:
+    """The error for a split with too many unreadable images; `unreadable` are those that it lists."""
+    named = f"Unreadable: {reasons_text(unreadable)}. " if unreadable else ""
     rule = f"at most {100 * MAX_UNREADABLE_SHARE:.0f} % of the {split} images may be unreadable"
     remedy = f"{named}Restore these files; or remove them, and the result is of the images that are left."
-    return DataError(rule, value=value, place=str(lost[0].path.parent) if lost else None, remedy=remedy)
+    return DataError(rule, value=value, place=str(unreadable[0].path.parent) if unreadable else None, remedy=remedy)
 
 
 class ReadableFiles(Protocol):
@@ -59,24 +59,24 @@ class ReadableFiles(Protocol):
         ...
 
 
-def require_readable(split: str, total: int, lost: int, files: ReadableFiles) -> None:
+def require_readable(split: str, total: int, unreadable: int, files: ReadableFiles) -> None:
     """As `require_mostly_readable`, if unreadable images were only counted: the first of them are read again."""
-    if has_too_many_unreadable(total, lost):
-        looked = (files.image_or_failure(i) for i in range(min(len(files), MAX_REREAD)))
-        first = list(islice((each for each in looked if isinstance(each, UnreadableFile)), MAX_NAMED))
-        raise too_many_unreadable_error(split, f"{lost:,} of {total:,}", first)
+    if has_too_many_unreadable(total, unreadable):
+        reread = (files.image_or_failure(i) for i in range(min(len(files), MAX_REREAD)))
+        first = list(islice((image for image in reread if isinstance(image, UnreadableFile)), MAX_NAMED))
+        raise too_many_unreadable_error(split, f"{unreadable:,} of {total:,}", first)
 
 
-def has_too_many_unreadable(total: int, lost: int) -> bool:
+def has_too_many_unreadable(total: int, unreadable: int) -> bool:
     """Whether more images of a split are unreadable than is allowed."""
-    return lost > max(ALWAYS_TOLERATED, MAX_UNREADABLE_SHARE * total) or lost == total > 0
+    return unreadable > max(ALWAYS_TOLERATED, MAX_UNREADABLE_SHARE * total) or unreadable == total > 0
 
 
-def reasons_text(lost: Iterable[UnreadableFile]) -> str:
+def reasons_text(unreadable: Iterable[UnreadableFile]) -> str:
     """The reasons as `28 truncated (class_a/1.jpg, class_a/2.jpg, ...); 1 permission denied (class_b/7.jpg)`."""
     groups: dict[str, list[Path]] = {}
-    for each in lost:
-        groups.setdefault(each.reason, []).append(each.path)
+    for file in unreadable:
+        groups.setdefault(file.reason, []).append(file.path)
     largest_first = sorted(groups.items(), key=lambda group: -len(group[1]))
     texts = [f"{len(paths):,} {reason} ({files_text(paths)})" for reason, paths in largest_first[:MAX_REASONS]]
     left = sum(len(paths) for _, paths in largest_first[MAX_REASONS:])

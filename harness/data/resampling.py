@@ -53,8 +53,8 @@ def pool_indices(train: Indices, val: Indices, recipe: ProxyRecipe) -> tuple[Ind
     final = min(final_val_size(recipe) or len(val), len(val))
     if recipe.resample == "none":
         first = stratified_subset(val, min(recipe.val_size or final, final), seed=seed, key="val_size")
-        others = np.setdiff1d(stratified_subset(val, final, seed=seed, key="final_val_size"), first)
-        return stratified_subset(train, recipe.train_size, seed=seed, key="train_size"), np.append(first, others)
+        rest = np.setdiff1d(stratified_subset(val, final, seed=seed, key="final_val_size"), first)
+        return stratified_subset(train, recipe.train_size, seed=seed, key="train_size"), np.append(first, rest)
     sizes = POOL_FACTOR * (recipe.train_size or len(train)), POOL_FACTOR * final
     of_train, of_val = (
         stratified_subset(labels, min(size, len(labels)), seed=seed, key="")
@@ -92,19 +92,19 @@ def draw_indices(
     """
     labels, rng = np.concatenate([train, val]), np.random.default_rng(seed)
     of_train, of_val = (
-        np.bincount(each[stratified_subset(each, size, seed=0, key="")], minlength=int(labels.max()) + 1)
-        for each, size in zip((train, val), sizes, strict=True)
+        np.bincount(part[stratified_subset(part, size, seed=0, key="")], minlength=int(labels.max()) + 1)
+        for part, size in zip((train, val), sizes, strict=True)
     )
     chosen: list[Indices] = []
     judged: list[Indices] = []
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
     for label, numbers in enumerate(by_class):
         members = rng.permutation(numbers)
-        own = rng.choice(members, of_train[label]) if is_bootstrap and len(members) else members[: of_train[label]]
-        rest = members[~np.isin(members, own)]
-        chosen.append(own)
+        drawn = rng.choice(members, of_train[label]) if is_bootstrap and len(members) else members[: of_train[label]]
+        rest = members[~np.isin(members, drawn)]
+        chosen.append(drawn)
         judged.append(rest[: of_val[label]])
-    turn = np.concatenate([(np.arange(len(each)) + rng.random()) / max(1, len(each)) for each in judged])
+    turn = np.concatenate([(np.arange(len(indices)) + rng.random()) / max(1, len(indices)) for indices in judged])
     return DrawnIndices(np.sort(np.concatenate(chosen)), np.concatenate(judged)[np.argsort(turn, kind="stable")])
 
 

@@ -227,7 +227,7 @@ def _randomly_cropped(
     """A random crop that no class dominates, if one of ten attempts is such a crop; else the last one."""
     height, width = (min(side, most) for side, most in zip(mask.shape, views.crop, strict=True))
     for _ in range(MAX_CROP_ATTEMPTS):
-        top, left = (int(rng.integers(side - own + 1)) for side, own in zip(mask.shape, (height, width), strict=True))
+        top, left = (int(rng.integers(side - crop + 1)) for side, crop in zip(mask.shape, (height, width), strict=True))
         part = mask[top : top + height, left : left + width]
         if has_mixed_classes(part, views.most_of_one):
             break

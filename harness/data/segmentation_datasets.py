@@ -78,8 +78,8 @@ def open_cityscapes(root: Path, split: str, size: int | None) -> SegmentationFil
     images = [path for path in image_files(folder, CITYSCAPES_LAYOUT) if path.name.endswith(IMAGE)]
     pairs = {path: _cityscapes_mask(root, split, path) for path in images}
     require_masks([path for path, mask in pairs.items() if mask is None], len(images), CITYSCAPES_LAYOUT)
-    found = [(path, mask) for path, mask in pairs.items() if mask is not None]
-    chosen = [found[i] for i in random_subset(len(found), size, f"{split}_size")]
+    annotated = [(path, mask) for path, mask in pairs.items() if mask is not None]
+    chosen = [annotated[i] for i in random_subset(len(annotated), size, f"{split}_size")]
     plain = [mask.name.endswith(TRAIN_IDS) for _, mask in chosen]
     return SegmentationFiles(
         chosen,

@@ -73,13 +73,13 @@ class SegmentationFiles:
 
     def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
         """See `SegmentationSource`."""
-        found = self._read(i)
-        return None if isinstance(found, UnreadableFile) else found
+        pair = self._read(i)
+        return None if isinstance(pair, UnreadableFile) else pair
 
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
         """See `SegmentationSource`."""
-        found = self._read(i)
-        return found if isinstance(found, UnreadableFile) else found[0]
+        pair = self._read(i)
+        return pair if isinstance(pair, UnreadableFile) else pair[0]
 
     def recorded(self) -> list[Path]:
         """See `RecordedImages`: images and masks."""
@@ -155,14 +155,14 @@ def _image_of(path: Path, sides: tuple[int, int], levels: ValueRange) -> Image.I
 
 def _values(path: Path) -> Mask:
     """The values of a mask's file, (H, W). Raises `Unreadable`, and `DataError` for a file that is no mask."""
-    found = np.asarray(decode_stored(path))
-    if found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
+    mask = np.asarray(decode_stored(path))
+    if mask.dtype.kind == "f" and not (np.isfinite(mask) & (mask == np.rint(mask))).all():
         raise DataError("the values of a mask must be whole numbers", place=str(path))
-    if found.ndim != 2:
-        raise DataError("a mask must have one channel", value=found.shape[2], place=str(path))
-    if int(found.max(initial=0)) >= MASK_LEVELS or int(found.min(initial=0)) < 0:
-        raise DataError(f"the values of a mask must be 0 to {MASK_LEVELS - 1}", value=int(found.max()), place=str(path))
-    return found.astype(np.uint8)
+    if mask.ndim != 2:
+        raise DataError("a mask must have one channel", value=mask.shape[2], place=str(path))
+    if int(mask.max(initial=0)) >= MASK_LEVELS or int(mask.min(initial=0)) < 0:
+        raise DataError(f"the values of a mask must be 0 to {MASK_LEVELS - 1}", value=int(mask.max()), place=str(path))
+    return mask.astype(np.uint8)
 
 
 def image_files(folder: Path, layout: str) -> list[Path]:

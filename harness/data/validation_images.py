@@ -61,32 +61,33 @@ def open_validation(
     resolution: int,
     root: Path | None,
     cache: Path,
-    known: Sequence[str] | None = None,
+    network_classes: Sequence[str] | None = None,
     *,
     is_by_name: bool = True,
 ) -> ValidationImages:
     """The validation images of a data set, with labels for a network with this number of classes.
 
-    A folder may contain `train` and `val`, or be `val` itself. `known` are the names of the network's classes; without
-    `is_by_name` they are ignored. Raises `DataError`s that name `--data`, also if the classes do not fit.
+    A folder may contain `train` and `val`, or be `val` itself. `network_classes` are the names of the network's
+    classes; without `is_by_name` they are ignored. Raises `DataError`s that name `--data`, also if the classes do not
+    fit.
     """
-    known = known if is_by_name else None
+    network_classes = network_classes if is_by_name else None
     with naming_option():
         if data.dataset == "imagefolder":
-            return _open_val(data, classes, folder_of(data.dataset, root), known, is_by_name=is_by_name)
+            return _open_val(data, classes, folder_of(data.dataset, root), network_classes, is_by_name=is_by_name)
         small = proxy_data(data, resolution, root)
         names = DATASETS[data.dataset].describe(small).names
-        given = _assigned(names, known, classes, data.dataset, is_by_name=is_by_name)
+        assignment = _assigned(names, network_classes, classes, data.dataset, is_by_name=is_by_name)
         if data.dataset in GENERATED_DATASETS:
             split = make(small, "val", data.val_size or VAL_SIZE)
             about = f"validation images of {data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
         else:
             split, about = DATASETS[data.dataset].load(small, cache, 0).val, f"test images of {data.dataset}"
-    return ValidationImages(_relabeled(InMemoryImages(split), given), about, given.about, names)
+    return ValidationImages(_relabeled(InMemoryImages(split), assignment), about, assignment.about, names)
 
 
 def _open_val(
-    data: ClassificationDataConfig, classes: int, root: Path, known: Sequence[str] | None, *, is_by_name: bool
+    data: ClassificationDataConfig, classes: int, root: Path, network_classes: Sequence[str] | None, *, is_by_name: bool
 ) -> ValidationImages:
     """Images in folders: classes are matched by folder name; without names of the network, those of `train` decide."""
     if (root / "train").is_dir():
@@ -96,11 +97,11 @@ def _open_val(
         root, split = (root, "val") if (root / "val").is_dir() else (root.parent, root.name)
         names = classes_of(root, split)
     place = str(root / split)
-    if known is None:
+    if network_classes is None:
         assignment = _assigned(names, None, classes, place, is_by_name=is_by_name)
     else:
         names = classes_of(root, split)
-        assignment = assign_labels(names, known, classes, place)
+        assignment = assign_labels(names, network_classes, classes, place)
     ordered = [names[i] for i in np.argsort(assignment.labels)]
     files = files_in(root, split, tuple(ordered), data.val_size)
     levels = levels_in([files])
@@ -113,10 +114,10 @@ def _open_val(
 
 
 def _assigned(
-    names: Sequence[str], known: Sequence[str] | None, classes: int, place: str, *, is_by_name: bool
+    names: Sequence[str], network_classes: Sequence[str] | None, classes: int, place: str, *, is_by_name: bool
 ) -> LabelAssignment:
     if is_by_name:
-        return assign_labels(names, known, classes, place)
+        return assign_labels(names, network_classes, classes, place)
     return assign_by_position(names, classes, place, "as `--labels position` requests")
 
 

@@ -182,10 +182,12 @@ def _table(noise: ImageNoise) -> RenderableType:
         table.add_column(name, justify="left" if name == "validation sets" else "right")
     for size in noise.sizes:
         low, high = size.interval
-        expected, found = (map(_scheme_cells, (each.shared, each.own)) for each in (size.expected, size.drawn))
+        expected, measured = (
+            map(_scheme_cells, (schemes.shared, schemes.own)) for schemes in (size.expected, size.drawn)
+        )
         firsts = ((str(size.expected.n), "one for all pairs"), ("", "one for each pair"))
         intervals = (f"[{100 * low:.1f}, {100 * high:.1f}]", "")
-        for first, left, interval, right in zip(firsts, expected, intervals, found, strict=True):
+        for first, left, interval, right in zip(firsts, expected, intervals, measured, strict=True):
             table.add_row(*first, *left, interval, *right)
     return table
 

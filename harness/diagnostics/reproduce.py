@@ -82,12 +82,12 @@ class Reproduction:
         return None if recorded is None or again is None else abs(recorded - again)
 
 
-def reproduce(file: Path, workspace: Workspace, which: str | None, *, is_quick: bool = False) -> Reproduction:
+def reproduce(file: Path, workspace: Workspace, selection: str | None, *, is_quick: bool = False) -> Reproduction:
     """Train a recorded run of a study file, a `summary.json` or its folder again, and compare the two.
 
-    `which` is the number of a trial or the id of a run, by default the best trial. Raises `UserError`s.
+    `selection` is the number of a trial or the id of a run, by default the best trial. Raises `UserError`s.
     """
-    trial, run_id = _number_or_id(which)
+    trial, run_id = _number_or_id(selection)
     if is_summary(file):
         recorded = recorded_run_from_summary(file, trial, run_id)
     else:
@@ -99,16 +99,16 @@ def reproduce(file: Path, workspace: Workspace, which: str | None, *, is_quick: 
     return compare_runs(recorded, *_train_again(recorded, workspace.data_cache))
 
 
-def _number_or_id(which: str | None) -> tuple[int | None, str | None]:
-    if which is None:
+def _number_or_id(selection: str | None) -> tuple[int | None, str | None]:
+    if selection is None:
         return None, None
-    if len(which) == RUN_DIGITS and all(digit in "0123456789abcdef" for digit in which):
-        return None, which
-    if which.isascii() and which.isdigit():
-        return int(which), None
+    if len(selection) == RUN_DIGITS and all(digit in "0123456789abcdef" for digit in selection):
+        return None, selection
+    if selection.isascii() and selection.isdigit():
+        return int(selection), None
     raise NotFound(
         "what is to be reproduced must be the number of a trial, or a run's id of 16 hexadecimal digits",
-        value=which,
+        value=selection,
         remedy="`harness show FILE` lists the trials, `harness show FILE TRIAL` the ids of their runs.",
     )
 
@@ -263,7 +263,7 @@ def _details(reproduction: Reproduction) -> Iterator[str]:
     yield f"{count}; the first is {first.name}: recorded {first.recorded!r}, now {first.again!r}"
     if reproduction.value_difference is not None and not is_of_machine(metric):
         spread = reproduction.recorded.spread
-        known = f"the seeds have a standard deviation of {format_metric(spread, metric)}"
-        seeds = "the spread of the seeds is not known" if spread is None else known
+        spread_text = f"the seeds have a standard deviation of {format_metric(spread, metric)}"
+        seeds = "the spread of the seeds is not known" if spread is None else spread_text
         difference = format_metric(reproduction.value_difference, metric)
         yield f"{metric} differs by {difference}; {seeds} (n = {len(reproduction.recorded.siblings)})"

@@ -124,8 +124,8 @@ class WorkerHandle:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         remote: Any = ray.remote
-        there = NodeAffinitySchedulingStrategy(self._greeting.node_id, soft=False)
-        remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(self._greeting.pid)
+        on_node = NodeAffinitySchedulingStrategy(self._greeting.node_id, soft=False)
+        remote(num_cpus=0, scheduling_strategy=on_node)(_kill).remote(self._greeting.pid)
 
     def kill_here(self) -> None:
         """Kill the process of a worker on this machine after its cluster has ended."""
@@ -303,7 +303,7 @@ class RayExecutor:
         self._actors = actor_class(self._cpus, self._gpus)
         self._workers = [WorkerHandle(self._actors, self._cpus) for _ in workers]
 
-    def _replace(self, worker: WorkerHandle, lost: WorkerLost) -> None:
+    def _replace(self, worker: WorkerHandle, error: WorkerLost) -> None:
         """Start another worker. A run that the lost one had not begun is queued again, without a record.
 
         That happens at most `slots` times, because all workers may have died with their node; after that, the run is
@@ -314,10 +314,10 @@ class RayExecutor:
         if task is None:
             self._deaths += 1
             if self._deaths > DEATHS_PER_WORKER * self.slots:
-                raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
+                raise ExecutorError("workers must live long enough to train", place=str(error)) from error
         elif worker.has_yielded or worker.is_stopping or self._given_back[task.run_id] == self.slots:
             del self._given_back[task.run_id]
-            self._records.append((task.run_id, task.ended(RunState.LOST, str(lost))))
+            self._records.append((task.run_id, task.ended(RunState.LOST, str(error))))
         else:
             self._given_back[task.run_id] += 1
             self._waiting.appendleft(task.job)

@@ -52,11 +52,11 @@ def model_card(
 def _head(exportable: Exportable) -> str:
     spec, name = exportable.spec, preset_of(exportable.network.spec)
     family = FAMILY_TITLES[spec.family]
-    what = f"`{name}`, a {family}," if name else f"A {family}"
+    subject = f"`{name}`, a {family}," if name else f"A {family}"
     form = "Its small kernels are merged into the large ones" if exportable.is_merged else "It is in its training form"
     front = "---\ntags:\n- image-classification\npipeline_tag: image-classification\n---"
     return (
-        f"{front}\n\n# {exportable.network.name}\n\n{what} for {spec.classes:,} classes, made for images of "
+        f"{front}\n\n# {exportable.network.name}\n\n{subject} for {spec.classes:,} classes, made for images of "
         f"{exportable.resolution} px with {spec.in_channels} channel{'s' * (spec.in_channels > 1)}. {form}."
     )
 

@@ -71,10 +71,10 @@ def _of_run(network: LoadedNetwork, storage: str | None) -> TrainingFacts:
     scores = [CardMetric("top-1 %", f"{epoch.top1:.2f}", on) for epoch in epochs if epoch.epoch == network.epochs]
     device = f"measured by the run, {row.device or DASH}"
     again = f"measured again: {describe_environment(row.timed)}" if row.timed != row.environment else device
-    others = [
+    measured = [
         CardMetric(name, f"{value:.6g}", again if is_of_machine(name) else device) for name, value in measures.items()
     ]
-    return TrainingFacts(about, [*scores, *others], recipe.model_dump(mode="json"))
+    return TrainingFacts(about, [*scores, *measured], recipe.model_dump(mode="json"))
 
 
 def _of_training(network: LoadedNetwork) -> TrainingFacts:
@@ -113,8 +113,8 @@ def _scores(file: Path, epochs: list[FullScaleEpoch]) -> dict[str, Any]:
         return {}
     last, best = epochs[-1], next((epoch for epoch in reversed(epochs) if epoch.is_best), epochs[-1])
     epoch_by_file = {WEIGHTS["last"]: (last, "val"), WEIGHTS["last-ema"]: (last, "ema")}
-    epoch, which = epoch_by_file.get(file.name, (best, _better(best)))
-    return to_plain(epoch)[which] or {}
+    epoch, key = epoch_by_file.get(file.name, (best, _better(best)))
+    return to_plain(epoch)[key] or {}
 
 
 def _better(epoch: FullScaleEpoch) -> str:

@@ -168,9 +168,9 @@ def _require_images(network: LoadedNetwork, images: ErfImages, fields: dict[str,
     """Raise `UserError` if no image has a finite gradient; that is not the same as a field of zeros."""
     if any(field.images == 0 and field.skipped for field in fields.values()):
         device = next(network.model.parameters()).device
-        what = "the gradients of all images are NaN or infinite, and so there is no field: they"
+        subject = "the gradients of all images are NaN or infinite, and so there is no field: they"
         with torch.no_grad():
-            fault = describe_fault(network.model, images.pixels[:1].to(device), what)
+            fault = describe_fault(network.model, images.pixels[:1].to(device), subject)
         raise UserError(fault, place=network.name, remedy="Take the weights of an earlier epoch, or train again.")
 
 

@@ -111,7 +111,7 @@ class _Kept:
             empty = {"weights": sha256(file), **{name: [] for name in METRICS}}
             values = stored.get(run_id, empty)
             self.runs[run_id] = values if values["weights"] == empty["weights"] else empty
-        self._others = {run_id: values for run_id, values in stored.items() if run_id not in files}
+        self._other_runs = {run_id: values for run_id, values in stored.items() if run_id not in files}
 
     def count(self, run_id: str) -> int:
         """Number of sets that a run was evaluated on."""
@@ -124,7 +124,7 @@ class _Kept:
 
     def write(self) -> None:
         """Write all results atomically. Raises `UserError` if the folder is not writable."""
-        content = {"conditions": self._conditions, "runs": self._others | self.runs}
+        content = {"conditions": self._conditions, "runs": self._other_runs | self.runs}
         try:
             atomic_write_text(self._path, json.dumps(content, indent=1), is_shared=True)
         except OSError as error:

@@ -17,24 +17,24 @@ MAX_NAMED = 3
 """Most entries named in a message."""
 
 
-def require_finite(output: Tensor, model: nn.Module, images: Any, what: str = "the logits of an image") -> None:
+def require_finite(output: Tensor, model: nn.Module, images: Any, subject: str = "the logits of an image") -> None:
     """Raise `Diverged` if an output of `model` for `images` is NaN or infinite, naming the first such layer.
 
-    The network is run once more to find the layer, in the caller's precision; `what` is the subject of the message.
+    The network is run once more to find the layer, in the caller's precision; `subject` is that of the message.
     """
     if not bool(output.isfinite().all()):
-        raise Diverged(describe_fault(model, images, what))
+        raise Diverged(describe_fault(model, images, subject))
 
 
-def describe_fault(model: nn.Module, images: Any, what: str) -> str:
+def describe_fault(model: nn.Module, images: Any, subject: str) -> str:
     """A sentence that names the weights, or else the first layer, that are not finite."""
     entries = nonfinite_entries(model.state_dict())
     if entries:
-        return f"{what} must be finite; of the weights {count_nonfinite(entries)}"
+        return f"{subject} must be finite; of the weights {count_nonfinite(entries)}"
     layer = first_nonfinite_layer(lambda: model(images), model)
     if layer is None:
-        return f"{what} must be finite"
-    return f"{what} must be finite; the first layer whose output is NaN or infinite is `{layer}`"
+        return f"{subject} must be finite"
+    return f"{subject} must be finite; the first layer whose output is NaN or infinite is `{layer}`"
 
 
 def nonfinite_entries(entries: Mapping[str, Any]) -> dict[str, int]:

@@ -41,8 +41,8 @@ class Convolve(torch.autograd.Function):
     """(convolve, correlate, x, weight, bias, stride, padding, dilation) -> output; the first two are the operators."""
 
     @staticmethod
-    def forward(convolve: Operator, correlate: Operator, *given: Any) -> Tensor:  # noqa: ARG004, D102
-        return convolve(*given)
+    def forward(convolve: Operator, correlate: Operator, *inputs: Any) -> Tensor:  # noqa: ARG004, D102
+        return convolve(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004, D102
@@ -68,8 +68,8 @@ class Correlate(torch.autograd.Function):
     """(convolve, correlate, x, grad, kernel, stride, padding, dilation) -> the gradient of the weight."""
 
     @staticmethod
-    def forward(convolve: Operator, correlate: Operator, *given: Any) -> Tensor:  # noqa: ARG004, D102
-        return correlate(*given)
+    def forward(convolve: Operator, correlate: Operator, *inputs: Any) -> Tensor:  # noqa: ARG004, D102
+        return correlate(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004, D102
@@ -110,14 +110,14 @@ def _insert_zeros(grad: Tensor, stride: list[int], size: list[int]) -> Tensor:
 
 def _convolved(ctx: Any, x: Tensor, weight: Tensor, *window: list[int]) -> Tensor:
     convolve, correlate = ctx.operators
-    given = x, weight, None, *window
-    return Convolve.apply(convolve, correlate, *given) if torch.is_grad_enabled() else convolve(*given)  # type: ignore[no-any-return]
+    inputs = x, weight, None, *window
+    return Convolve.apply(convolve, correlate, *inputs) if torch.is_grad_enabled() else convolve(*inputs)  # type: ignore[no-any-return]
 
 
 def _correlated(ctx: Any, x: Tensor, grad: Tensor, kernel: list[int]) -> Tensor:
     convolve, correlate = ctx.operators
-    given = x, grad, kernel, *ctx.window
-    return Correlate.apply(convolve, correlate, *given) if torch.is_grad_enabled() else correlate(*given)  # type: ignore[no-any-return]
+    inputs = x, grad, kernel, *ctx.window
+    return Correlate.apply(convolve, correlate, *inputs) if torch.is_grad_enabled() else correlate(*inputs)  # type: ignore[no-any-return]
 
 
 def output_size(x: Tensor, weight: Tensor, *window: Sequence[int]) -> Pair:

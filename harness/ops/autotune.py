@@ -90,14 +90,14 @@ class Tuner:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[tuple[torch.device, str], str] = {}
+        self._winners: dict[tuple[torch.device, str], str] = {}
 
     def winner(self, call: ConvCall) -> str:
         """The algorithm for this kind of call; measured now if it has not been measured before."""
         key = call.x.device, call.kind()
-        if key not in self._known:
-            self._known[key] = self._look_up(call)
-        return self._known[key]
+        if key not in self._winners:
+            self._winners[key] = self._look_up(call)
+        return self._winners[key]
 
     def _look_up(self, call: ConvCall) -> str:
         names, kind = call.candidates(), call.kind()
@@ -156,7 +156,7 @@ class AutotuneCache:
 def device_conditions(device: torch.device) -> dict[str, str]:
     """The conditions of all measurements on a device: the device itself, the libraries, and this code."""
     versions = {
-        name: ", ".join(each.version for each in importlib.metadata.distributions(name=name))
+        name: ", ".join(distribution.version for distribution in importlib.metadata.distributions(name=name))
         for name in ("triton", "llvmlite")
     }
     common = {"torch": torch.__version__, **versions, "code": operator_digest()}

@@ -95,11 +95,13 @@ class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        input_storages = {
+            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)
+        }
         result = func(*args, **(kwargs or {}))
         self._live = {key: held for key, held in self._live.items() if not held[0].expired()}  # type: ignore[no-untyped-call]
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in given:
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in input_storages:
                 storage = leaf.untyped_storage()
                 reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
                 self._live.setdefault(storage._cdata, (reference, storage.nbytes()))
@@ -127,7 +129,7 @@ def time_algorithms(call: ConvCall, names: Sequence[str]) -> AlgorithmTimes:
     if not steps:
         return AlgorithmTimes(choose_algorithm(call.x, call.weight, call.window), {})  # the call will raise the error
     seconds = min_seconds(steps, call.x.device)
-    return AlgorithmTimes(_fastest(seconds), {name: round(1000 * each, 4) for name, each in seconds.items()})
+    return AlgorithmTimes(_fastest(seconds), {name: round(1000 * duration, 4) for name, duration in seconds.items()})
 
 
 def _fastest(seconds: Mapping[str, float]) -> str:

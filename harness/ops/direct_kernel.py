@@ -176,17 +176,17 @@ class _Loops:
         """Add one row of taps for the pixels of a block: the loop that takes most of the time."""
         with self.loop(*inner) as j:
             weights = self.load(taps, self.mul(j, self.width))
-            here = self.b.gep(pixels, [self.mul(self.b.mul(j, self.call.spread_w), self.width)])
+            address = self.b.gep(pixels, [self.mul(self.b.mul(j, self.call.spread_w), self.width)])
             for pixel, total in enumerate(sums):
-                value = self.load(here, _int(pixel * self.step_w * self.width))
+                value = self.load(address, _int(pixel * self.step_w * self.width))
                 self.b.store(self.b.call(self.fma, [value, weights, self.b.load(total)]), total)
 
     def _store_sums(self, sums: list[IrValue], column: IrValue, start: IrValue) -> None:
         b = self.b
         for pixel, total in enumerate(sums):
-            here = b.add(column, _int(pixel))
-            with b.if_then(b.icmp_signed("<", here, self.call.out_columns)):
-                at = self.sum((here, self.call.y_column), (start, 1))
+            position = b.add(column, _int(pixel))
+            with b.if_then(b.icmp_signed("<", position, self.call.out_columns)):
+                at = self.sum((position, self.call.y_column), (start, 1))
                 with b.if_else(b.icmp_signed("!=", self.call.is_added, _int(0))) as (added, replaced):
                     with added:
                         self.store(b.fadd(self.load(self.y, at), b.load(total)), self.y, at)

@@ -63,7 +63,7 @@ def _n(result: ClaimResult) -> str:
     return f"{len(result.values)} of {result.pairs}" if result.lost_pairs else str(len(result.values))
 
 
-def _sentences(result: ClaimResult, here: Environment | None) -> Iterable[str]:
+def _sentences(result: ClaimResult, environment: Environment | None) -> Iterable[str]:
     """Sentences about a claim: its statement, the published result, and what an undecided claim would need."""
     claim = result.claim
     yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
@@ -89,7 +89,7 @@ def _sentences(result: ClaimResult, here: Environment | None) -> Iterable[str]:
         yield f"  {_needed(result.estimate, result.seeds_needed)}"
         if result.is_used_up and not result.estimate.is_exact:
             yield "  The plan has had its last look: raising `search.max_seeds` now allows only an exploratory verdict."
-    if others := other_environments(result.runs, here):
+    if others := other_environments(result.runs, environment):
         yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
 
 

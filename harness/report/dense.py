@@ -87,12 +87,12 @@ def _notes(metrics: Mapping[str, float], names: Sequence[str]) -> list[Text]:
     wrong = [name for name in names if f"{IOU}{name}" in metrics and f"{ACCURACY}{name}" not in metrics]
     notes = []
     if absent:
-        which = f"{len(absent)} classes occur" if len(absent) > 1 else "1 class occurs"
+        subject = f"{len(absent)} classes occur" if len(absent) > 1 else "1 class occurs"
         where = "neither in the masks nor in the predictions, and do not count in mIoU"
-        notes.append(Text(f"{which} {where}: {_some(absent)}"))
+        notes.append(Text(f"{subject} {where}: {_some(absent)}"))
     if wrong:
-        which = f"{len(wrong)} classes are" if len(wrong) > 1 else "1 class is"
-        notes.append(Text(f"{which} predicted and in no mask, and count in mIoU as 0: {_some(wrong)}"))
+        subject = f"{len(wrong)} classes are" if len(wrong) > 1 else "1 class is"
+        notes.append(Text(f"{subject} predicted and in no mask, and count in mIoU as 0: {_some(wrong)}"))
     return notes
 
 

@@ -31,7 +31,7 @@ class AccuracyReport:
     preprocessing_text: str
     """The preprocessing as text."""
     result: AccuracyResult
-    known: tuple[PublishedAccuracy, ...]
+    published: tuple[PublishedAccuracy, ...]
     """Published accuracies for this network, resolution and images."""
     started: Started
     loaders: int
@@ -92,7 +92,7 @@ def evaluation_values(report: AccuracyReport) -> dict[str, Any]:
             "logits_max_abs": difference.logits,
             "top1": difference.top1,
         },
-        "published": [row._asdict() for row in report.known],
+        "published": [row._asdict() for row in report.published],
         "wall_s": result.wall_s,
         "waiting": result.waiting,
         "host": report.started.host,
@@ -113,7 +113,7 @@ def _lines(report: AccuracyReport) -> Iterator[str]:
             f"form, logits by at most {difference.logits:.2g}, top-1 by {difference.top1:+.2f} points"
         )
     first = next(iter(result.forms.values())).scores["top1"]
-    for row in report.known:
+    for row in report.published:
         among = "" if row.top5 is None else f", top-5 {row.top5:.2f}"
         yield f"published  {row.top1:.2f}{among} ({row.training}; {row.source}): here {first - row.top1:+.2f} points"
     yield from (f"warning    {note}" for note in result.notes)

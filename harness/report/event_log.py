@@ -77,8 +77,8 @@ class EventFormatter:
                 why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
                     return f"{event.study}: nothing was left to train{why}"
-                did = "trained" if self.is_training else "measured"
-                return f"{event.study}: {did} {plural(event.trained, 'run')} in {format_duration(event.wall_s)}{why}"
+                verb = "trained" if self.is_training else "measured"
+                return f"{event.study}: {verb} {plural(event.trained, 'run')} in {format_duration(event.wall_s)}{why}"
 
     def trial_name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
@@ -97,11 +97,13 @@ class EventFormatter:
         started = event.started
         since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
         self.is_training = started.epochs > 0
-        what = "training" if self.is_training else "untrained, measuring"
+        activity = "training" if self.is_training else "untrained, measuring"
         if self.is_training and started.first_epoch > started.epochs:
-            what, since = "trained already, measuring", ""
+            activity, since = "trained already, measuring", ""
         notes = "".join(f"; {note}" for note in started.notes)
-        return f"{self.trial_name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}{notes}"
+        return (
+            f"{self.trial_name(event.trial, event.seed)}: {activity} on {started.host}, {started.device}{since}{notes}"
+        )
 
     def _epoch(self, event: EpochEnded) -> str:
         epoch = event.epoch

@@ -64,8 +64,8 @@ def job_view(
     cost = network_cost(spec, recipe.resolution, merged=False)
     costs = f"{si(cost.params)} parameters, {si(cost.macs)} MACs for an image of {recipe.resolution} px"
     if expected is None or expected.images is not None:
-        seen = recipe.epochs * batch_plan.steps * batch_plan.batch_size
-        costs += f"; in all {si(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward"
+        images = recipe.epochs * batch_plan.steps * batch_plan.batch_size
+        costs += f"; in all {si(float((1 + BACKWARD) * cost.macs * images))} MACs, forward and backward"
     rows = {
         "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
@@ -253,7 +253,9 @@ def _full_run_place(row: FullScaleRow) -> str:
     when = "" if row.best_epoch is None else f", of epoch {row.best_epoch}"
     versions = ", ".join(f"{name} {version}" for name, version in (row.versions or {}).items())
     now = row.environment
-    differences = (UNKNOWN_ENVIRONMENT if now is None else describe_difference(each, now) for each in row.earlier)
+    differences = (
+        UNKNOWN_ENVIRONMENT if now is None else describe_difference(environment, now) for environment in row.earlier
+    )
     earlier = "; ".join(differences)
     resumed = f"; its first epochs of another environment: {earlier}" if earlier else ""
     return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}{resumed}"

@@ -50,8 +50,8 @@ def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
     costs = network_costs(spec, resolution)
     head = Text(f"{preset_of(spec) or spec.family} at {resolution} px", style="bold")
     head.append(f"  {spec.in_channels} channels in, {spec.classes} classes", style="not bold")
-    others = [px for px in resolutions(spec) if px != resolution and published(spec)]
-    note = [Text(f"published at {join_words(map(str, others))} px, too", style="dim")] if others else []
+    sizes = [px for px in resolutions(spec) if px != resolution and published(spec)]
+    note = [Text(f"published at {join_words(map(str, sizes))} px, too", style="dim")] if sizes else []
     return Group(head, stages_table(costs), Text(), forms_table(costs), *note)
 
 

@@ -21,14 +21,16 @@ def plan_view(plan: StudyPlan) -> RenderableType:
 
 def _heading(plan: StudyPlan) -> Text:
     done = "trained" if plan.is_training else "measured, untrained"
-    what = "a sample of what the sampler may choose" if plan.is_sample else f"what would be {done}"
-    return Text(plan.study, style="bold").append(f"  {what}; nothing is trained or written now", style="not bold")
+    description = "a sample of what the sampler may choose" if plan.is_sample else f"what would be {done}"
+    return Text(plan.study, style="bold").append(
+        f"  {description}; nothing is trained or written now", style="not bold"
+    )
 
 
 def _table(plan: StudyPlan) -> RenderableType:
     table = plain_table([Text(name) for name in plan.axes], ("params", "MACs", "seeds", "in store", "time/run"))
     for planned in plan.rows[:MAX_PLAN_ROWS]:
-        table.add_row(*_cells(planned, plan), style="dim" if len(planned.known) == len(planned.seeds) else "")
+        table.add_row(*_cells(planned, plan), style="dim" if len(planned.stored_seeds) == len(planned.seeds) else "")
     return table
 
 
@@ -40,7 +42,7 @@ def _cells(planned: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
         si(cost.params),
         si(cost.macs),
         str(len(planned.seeds)),
-        str(len(planned.known)),
+        str(len(planned.stored_seeds)),
         format_short_duration(planned.run_s),
     ]
 
@@ -64,7 +66,7 @@ def _closing(plan: StudyPlan) -> list[str]:
     """The totals, and the basis of the estimates, as lines."""
     lines = [
         f"{_configurations(plan)}, {plural(plan.runs, 'run')}, "
-        f"of which the store has {plan.runs_known}{_of_those_shown(plan)}; "
+        f"of which the store has {plan.runs_stored}{_of_those_shown(plan)}; "
         f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
     ]
     lines += [f"{plural(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]
@@ -72,10 +74,10 @@ def _closing(plan: StudyPlan) -> list[str]:
     if plan.runs_left:
         lines.append(f"estimated time: {format_duration(plan.total_s)} with {workers}; from {plan.basis}")
     if plan.runs_to_time:
-        them = "are" if plan.runs_to_time > 1 else "is"
+        verb = "are" if plan.runs_to_time > 1 else "is"
         timed = plural(plan.runs_to_time, "run")
         lines.append(
-            f"{timed} {them} of another environment: times would be measured again, `--reuse same` trains again"
+            f"{timed} {verb} of another environment: times would be measured again, `--reuse same` trains again"
         )
     if plan.repeats:
         lines.append(f"{plural(plan.repeats, 'trial')} can only repeat a network, for a further seed of it")

@@ -81,7 +81,7 @@ def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) 
     return values
 
 
-def run_view(facts: RunResult, metric: str, here: Environment) -> list[RenderableType]:
+def run_view(facts: RunResult, metric: str, environment: Environment) -> list[RenderableType]:
     """A run: its state, curve and measures, where it was trained, and the path of its log."""
     row = facts.row
     is_training = row.run.recipe.epochs > 0
@@ -110,7 +110,7 @@ def run_view(facts: RunResult, metric: str, here: Environment) -> list[Renderabl
         done = "trained" if is_training else "untrained"
         lines.append(Text(f"  {done:<10} on {row.host}, {row.device}; {versions}"))
     if row.state == RunState.COMPLETE:
-        lines += environment_lines(row, here)
+        lines += environment_lines(row, environment)
     if row.folder is not None:
         job = Job(row.run, row.folder)
         lines.append(Text(f"  log        {_where(job.log)}"))
@@ -119,10 +119,10 @@ def run_view(facts: RunResult, metric: str, here: Environment) -> list[Renderabl
     return list(lines)
 
 
-def environment_lines(row: RunRow, here: Environment) -> list[Text]:
+def environment_lines(row: RunRow, environment: Environment) -> list[Text]:
     """The environment of a run, its difference from this one, and the origin of its times."""
     lines = [Text(f"  computed   {describe_environment(row.environment)}")]
-    if changes := difference(row, here):
+    if changes := difference(row, environment):
         lines.append(Text(f"  not here   {changes}"))
     if row.timed is not None and row.timed != row.environment:
         lines.append(Text(f"  times      measured again: {describe_environment(row.timed)}"))

@@ -15,7 +15,7 @@ class ClaimMonitor:
         self._study = rule.study
         self._space = space
         self._store = rule.store
-        self._here = rule.environment
+        self._environment = rule.environment
         self._ledger = history
         self._seen: tuple[int, list[Candidate]] | None = None
         """Number of finished runs at the last look, and the configurations that needed another seed then."""
@@ -35,7 +35,7 @@ class ClaimMonitor:
         return event
 
     def _evaluate(self) -> list[Candidate]:
-        results = evaluate_claims(self._study, self._space, self._store, self._here)
+        results = evaluate_claims(self._study, self._space, self._store, self._environment)
         candidates = arms_needing_seeds(self._study, results, self._ledger.seeds_used)
         self._untold = ClaimsEvaluated({result.claim.name: result.verdict_text for result in results}, len(candidates))
         output = ", ".join(f"{name} {verdict}" for name, verdict in self._untold.verdicts.items())

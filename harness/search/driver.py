@@ -115,7 +115,7 @@ class Driver:
         self._in.store.mark_lost_runs(self._study.study)
         self._proposals.load_history()
         self._estimate = TimeLeftEstimator(
-            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.environment),
+            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, environment=self._reuse.environment),
             self._study.proxy.epochs,
         )
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)

@@ -77,13 +77,15 @@ def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
     for row in store.reopen_incomplete(study):
         store.event(study, "run reopened", f"{row.cause}", run_id=row.id)
     checked = _checked_trials(rule, trials)
-    to_train = [each for each in checked if each.is_to_train()]
+    to_train = [entry for entry in checked if entry.is_to_train()]
     if to_train:
-        ids = {run.row.id for each in to_train for run in each.runs if run.fate == "train"}
+        ids = {run.row.id for entry in to_train for run in entry.runs if run.fate == "train"}
         rule.reset_for_training(sorted(ids))
-    rest = {each.trial.number: each for each in checked if not each.is_to_train()}
-    known_good = {each.trial.user_attrs["fingerprint"] for each in checked if each.trial.state.name != "FAIL"}
-    reasons = {number: reason for number, each in rest.items() if (reason := _reopening_cause(each, rule, known_good))}
+    rest = {entry.trial.number: entry for entry in checked if not entry.is_to_train()}
+    known_good = {entry.trial.user_attrs["fingerprint"] for entry in checked if entry.trial.state.name != "FAIL"}
+    reasons = {
+        number: reason for number, entry in rest.items() if (reason := _reopening_cause(entry, rule, known_good))
+    }
     with store.session() as session:
         reopen_trials(session.connection(), ((study, number) for number in reasons), is_anew=False)
     for number, reason in reasons.items():

@@ -26,7 +26,7 @@ class Remeasurement:
 
     study: str
     store: Store
-    here: Environment
+    environment: Environment
     tried: set[str] = field(default_factory=set)
     """Runs that this driver has remeasured, with or without success."""
     done: set[str] = field(default_factory=set)
@@ -64,7 +64,7 @@ class Remeasurement:
         if self.store.set_times(run_id, metrics, environment):
             self.done.add(run_id)
             old = ", ".join(f"{name} {value!r}" for name, value in before.items() if is_of_machine(name))
-            was = describe_difference(row.timed, self.here)
+            was = describe_difference(row.timed, self.environment)
             self.store.event(self.study, MEASURED_AGAIN, f"before: {old} ({was})", run_id=run_id)
 
 

@@ -71,7 +71,9 @@ def data_notes(store: Store, study: str, info: DataInfo) -> list[str]:
 
 
 def _digests(digests: set[str | None]) -> str:
-    return ", ".join(sorted(f"content {each}" if each is not None else f"content {UNKNOWN_DIGEST}" for each in digests))
+    return ", ".join(
+        sorted(f"content {digest}" if digest is not None else f"content {UNKNOWN_DIGEST}" for digest in digests)
+    )
 
 
 def _description(info: DataInfo) -> dict[str, Any]:
@@ -101,8 +103,8 @@ def _counts(images: Sequence[int] | None) -> str:
 
 def _changes(before: Sequence[str], now: Sequence[str]) -> str:
     kinds = {
-        "added": [each for each in now if each not in before],
-        "gone": [each for each in before if each not in now],
+        "added": [name for name in now if name not in before],
+        "gone": [name for name in before if name not in now],
     }
     return ", ".join(
         f"{', '.join(names[:MAX_NAMED])}{', ...' if len(names) > MAX_NAMED else ''} {kind}"

@@ -105,8 +105,8 @@ class FullScaleRuns:
             is_all = is_whole or existing is None
             _write(session, row.id, metrics if is_all else {epoch: metrics[epoch] for epoch in sorted(metrics)[-1:]})
             if is_whole:
-                others = (FullScaleMetricTable.run_id == row.id) & FullScaleMetricTable.epoch.not_in(list(metrics))
-                session.execute(delete(FullScaleMetricTable).where(others))
+                outdated = (FullScaleMetricTable.run_id == row.id) & FullScaleMetricTable.epoch.not_in(list(metrics))
+                session.execute(delete(FullScaleMetricTable).where(outdated))
 
     def of_study(self, study: str) -> tuple[FullScaleRow, ...]:
         """The trainings of a study's networks, by trial, the latest first."""
@@ -134,8 +134,8 @@ class FullScaleRuns:
         """The other rows of trainings in the row's folder on this machine, the latest first."""
         is_here = FullScaleRunTable.host.is_(None) | (FullScaleRunTable.host == socket.gethostname())
         chosen = select(FullScaleRunTable).where(FullScaleRunTable.folder == self._store.relative(row.folder), is_here)
-        others = chosen.where(FullScaleRunTable.id != row.id).order_by(FullScaleRunTable.updated.desc())
-        return list(session.scalars(others))
+        other_rows = chosen.where(FullScaleRunTable.id != row.id).order_by(FullScaleRunTable.updated.desc())
+        return list(session.scalars(other_rows))
 
     def _values(self, row: FullScaleRow) -> dict[str, Any]:
         """The columns that follow from a row."""

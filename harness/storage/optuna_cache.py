@@ -103,7 +103,9 @@ class CachedTrialStorage(BaseStorage):
             delete_study_rows(connection, study_id)
         for trial in self._trials.pop(study_id, []):
             del self._homes[trial._trial_id]
-        self._distributions = {key: known for key, known in self._distributions.items() if key[0] != study_id}
+        self._distributions = {
+            key: distribution for key, distribution in self._distributions.items() if key[0] != study_id
+        }
         self._names.pop(study_id, None)
 
     def get_study_id_from_name(self, study_name: str) -> int:
@@ -230,24 +232,24 @@ class CachedTrialStorage(BaseStorage):
         rows: list[tuple[str, dict[str, Any]]] = []
         changed: list[tuple[FrozenTrial, dict[str, BaseDistribution]]] = []
         for trial in self._of(study_id):
-            others = {
+            widened = {
                 name: distributions[name]
-                for name, known in trial.distributions.items()
-                if name in distributions and known != distributions[name]
+                for name, current in trial.distributions.items()
+                if name in distributions and current != distributions[name]
             }
-            for name, distribution in others.items():
+            for name, distribution in widened.items():
                 value = _internal(distribution, trial.params[name])
                 text = distribution_to_json(distribution)
                 row = {"param_name": name, "param_value": value, "distribution_json": text}
                 rows.append(("trial_params", {"trial_id": trial._trial_id, **row}))
-            if others:
-                changed.append((trial, others))
+            if widened:
+                changed.append((trial, widened))
         if rows:
             with self._rows.engine.begin() as connection:
                 _upsert_all(connection, rows)
-        for trial, others in changed:
-            self._replace(trial, distributions={**trial.distributions, **others})
-            self._distributions |= {(study_id, name): distribution for name, distribution in others.items()}
+        for trial, widened in changed:
+            self._replace(trial, distributions={**trial.distributions, **widened})
+            self._distributions |= {(study_id, name): distribution for name, distribution in widened.items()}
 
     def remove_session(self) -> None:
         """Close Optuna's database session of this thread."""

@@ -85,7 +85,7 @@ def require_study(store: Store, study: "optuna.Study") -> None:
             is_there = study._storage.get_study_id_from_name(name) == study._study_id
     except KeyError:
         is_there = False
-    if not is_there or name not in {each.name for each in store.studies()}:
+    if not is_there or name not in {row.name for row in store.studies()}:
         raise study_deleted(name, store.location)
 
 

@@ -134,7 +134,7 @@ def environments_of(stored: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     return {
         "environment": Environment.from_values(stored["trained"]),
-        "earlier": tuple(Environment.from_values(each) for each in stored["earlier"]),
+        "earlier": tuple(Environment.from_values(values) for values in stored["earlier"]),
         "timed": Environment.from_values(stored["timed"]),
     }
 
@@ -142,7 +142,9 @@ def environments_of(stored: Mapping[str, Any] | None) -> dict[str, Any]:
 def is_of(stored: Mapping[str, Any] | None, reference: Environment) -> bool:
     """Whether a run with this column `environment` was computed in an environment like the reference."""
     fields = environments_of(stored)
-    return not any(differs(each, reference) for each in (*fields.get("earlier", ()), fields.get("environment")))
+    return not any(
+        differs(environment, reference) for environment in (*fields.get("earlier", ()), fields.get("environment"))
+    )
 
 
 def stored_environments(

@@ -66,8 +66,8 @@ class Store(Database):
             row = session.get(StudyTable, name)
             if row is not None:
                 return rows.study_row(row)
-        known = ", ".join(study.name for study in self.studies()) or "none"
-        raise NotFound("the study must have been started", value=name, place=self.location, remedy=f"Studies: {known}.")
+        names = ", ".join(study.name for study in self.studies()) or "none"
+        raise NotFound("the study must have been started", value=name, place=self.location, remedy=f"Studies: {names}.")
 
     def studies(self) -> list[StudyRow]:
         """All studies, by name."""
@@ -81,9 +81,9 @@ class Store(Database):
         """
         with self.session() as session:
             mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
-            others = select(TrialRunTable.run_id).where(TrialRunTable.study != study)
+            other_runs = select(TrialRunTable.run_id).where(TrialRunTable.study != study)
             is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
-            alone = select(RunTable).where(RunTable.id.in_(mine), RunTable.id.not_in(others), is_free)
+            alone = select(RunTable).where(RunTable.id.in_(mine), RunTable.id.not_in(other_runs), is_free)
             gone = [self._row(row) for row in session.scalars(alone)]
             _unlink(session, study)
             session.execute(delete(StudyTable).where(StudyTable.name == study))
@@ -243,11 +243,11 @@ class Store(Database):
         spec: NetworkSpec | None = None,
         *,
         data: str | None = None,
-        here: Environment | None = None,
+        environment: Environment | None = None,
     ) -> list[float]:
         """Seconds of training of each complete run of a recipe on data, of all networks or of one; for estimates.
 
-        With `here`, only of runs that were trained in such an environment.
+        With `environment`, only of runs that were trained in such an environment.
         """
         chosen = select(RunTable.wall_s, RunTable.environment).where(
             RunTable.recipe_fingerprint == recipe.fingerprint(),
@@ -258,7 +258,7 @@ class Store(Database):
             chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
         with self.session() as session:
             times = session.execute(chosen).all()
-        return [wall_s for wall_s, stored in times if here is None or rows.is_of(stored, here)]
+        return [wall_s for wall_s, stored in times if environment is None or rows.is_of(stored, environment)]
 
     # Links and events
 

@@ -167,7 +167,9 @@ def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, 
             for one in (stored if environment is None else (environment,))
         ]
         earlier = [
-            each for i, each in enumerate(environments) if each != record.environment and each not in environments[:i]
+            environment
+            for i, environment in enumerate(environments)
+            if environment != record.environment and environment not in environments[:i]
         ]
     if record.environment is None and not any(earlier):
         return None

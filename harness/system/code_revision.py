@@ -116,11 +116,11 @@ def _append_node(node: ast.AST, append: Callable[[str], None]) -> None:
             _append_node(value, append)
         elif isinstance(value, list):
             append("[")
-            for each in value:
-                if isinstance(each, ast.AST) and not _is_docstring(each):
-                    _append_node(each, append)
-                elif not isinstance(each, ast.AST):
-                    append(repr(each))
+            for item in value:
+                if isinstance(item, ast.AST) and not _is_docstring(item):
+                    _append_node(item, append)
+                elif not isinstance(item, ast.AST):
+                    append(repr(item))
             append("]")
         else:
             append(repr(value))

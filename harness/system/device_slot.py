@@ -151,14 +151,14 @@ def released_cpu_slot() -> Iterator[None]:
     would require a synchronization in every step.
     """
     hold = _state.hold
-    own = [] if hold is None or hold.is_measuring else [slot for slot in hold.held if slot.device == CPU]
-    for slot in own:
+    cpu_slots = [] if hold is None or hold.is_measuring else [slot for slot in hold.held if slot.device == CPU]
+    for slot in cpu_slots:
         slot.release()
     try:
         yield
     finally:
-        if hold is not None and own:
-            hold.held = [slot for slot in hold.held if slot not in own or _share(slot)]
+        if hold is not None and cpu_slots:
+            hold.held = [slot for slot in hold.held if slot not in cpu_slots or _share(slot)]
 
 
 @contextlib.contextmanager

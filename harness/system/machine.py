@@ -35,17 +35,17 @@ def available_cpus() -> int:
     return allowed if quota is None else max(1, min(allowed, math.floor(quota + 0.01)))
 
 
-def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), group_file: Path = Path("/proc/self/cgroup")) -> float | None:
     """Processor quota of this process's control group (containers), in processors; None for no limit.
 
     Version 2: `cpu.max` of the group and of those above it; version 1: `cpu.cfs_quota_us`.
     """
-    return min(filter(None, (*_quotas_v2(root, own), _quota_v1(root))), default=None)
+    return min(filter(None, (*_quotas_v2(root, group_file), _quota_v1(root))), default=None)
 
 
-def _quotas_v2(root: Path, own: Path) -> Iterator[float | None]:
+def _quotas_v2(root: Path, group_file: Path) -> Iterator[float | None]:
     try:
-        line = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
+        line = next(line for line in group_file.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return
     group = root / line.removeprefix("0::").lstrip("/")

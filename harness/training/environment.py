@@ -142,8 +142,8 @@ def make_environment(
 
 def cluster_environment(environment: Environment) -> Environment:
     """The fields of the driver's environment that also hold for workers on a cluster: code, threads and precision."""
-    known = {"operator", "code", "threads", "precision"}
-    return replace(environment, **{field.name: None for field in fields(environment) if field.name not in known})
+    shared = {"operator", "code", "threads", "precision"}
+    return replace(environment, **{field.name: None for field in fields(environment) if field.name not in shared})
 
 
 @functools.cache
@@ -174,31 +174,31 @@ def _version(distribution: str) -> str | None:
 
 def _parts(environment: Environment, differences: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     """Text for each differing field, with this environment's value."""
-    for name, (own, other) in differences.items():
+    for name, (value, other_value) in differences.items():
         match name:
             case "operator":
-                yield f"operator revision {own}"
+                yield f"operator revision {value}"
             case "code":
-                yield f"training code {own}"
+                yield f"training code {value}"
             case "torch":
-                yield f"torch {own}"
+                yield f"torch {value}"
             case "libraries" | "settings":
-                yield from _entries(own, other or {}, " " if name == "libraries" else "=")
+                yield from _entries(value, other_value or {}, " " if name == "libraries" else "=")
             case "capability":
-                yield f"{own} kernels"
+                yield f"{value} kernels"
             case "processor":
-                yield f"processor features {own}"
+                yield f"processor features {value}"
             case "threads":
-                yield f"{own} thread{'s' * (own != 1)}"
+                yield f"{value} thread{'s' * (value != 1)}"
             case "device":
-                yield f"device {own}" + (f" ({environment.device_name})" if environment.device_name else "")
+                yield f"device {value}" + (f" ({environment.device_name})" if environment.device_name else "")
             case "device_name" if "device" not in differences:
-                yield str(own)
+                yield str(value)
             case "precision":
-                yield str(own)
+                yield str(value)
 
 
-def _entries(own: Mapping[str, str], other: Mapping[str, str], between: str) -> Iterator[str]:
-    for key in sorted({*own, *other}):
-        if own.get(key) != other.get(key):
-            yield f"{key}{between}{own[key]}" if key in own else f"no {key}"
+def _entries(entries: Mapping[str, str], other: Mapping[str, str], between: str) -> Iterator[str]:
+    for key in sorted({*entries, *other}):
+        if entries.get(key) != other.get(key):
+            yield f"{key}{between}{entries[key]}" if key in entries else f"no {key}"

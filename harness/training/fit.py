@@ -209,11 +209,11 @@ def predict_logits(
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, batches: Iterable[tuple[Tensor, T]], recipe: ComputeFormat, device: torch.device, what: str
+    model: nn.Module, batches: Iterable[tuple[Tensor, T]], recipe: ComputeFormat, device: torch.device, subject: str
 ) -> Iterator[tuple[Tensor, T]]:
     """The outputs of a network for batches of normalized images (N, C, H, W), each with the batch's other value.
 
-    The network is in evaluation mode meanwhile and afterwards. Raises `Diverged`, with `what` as the subject of the
+    The network is in evaluation mode meanwhile and afterwards. Raises `Diverged`, with `subject` as that of the
     message, if an output is not finite.
     """
     model.eval()
@@ -222,7 +222,7 @@ def predict(
         images = place_images(batch, recipe, device)
         with autocast(recipe, device):
             output = model(images)
-            require_finite(output, model, images, what)
+            require_finite(output, model, images, subject)
         yield output, rest
 
 

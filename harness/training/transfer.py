@@ -122,8 +122,8 @@ def confusion_matrix_on(split: Split, model: nn.Module, context: ProxyContext) -
     """
     masks = _annotations(split.masks, context.device)
     accumulator = ConfusionAccumulator.empty(context.dataset.info.classes + 1, context.device)
-    what = "the segmentation's logits after its last step"
-    for logits, part in predict(model, _batches(split, context), context.recipe, context.device, what):
+    subject = "the segmentation's logits after its last step"
+    for logits, part in predict(model, _batches(split, context), context.recipe, context.device, subject):
         accumulator.add(logits.argmax(1), masks[part])
     return accumulator.counts
 

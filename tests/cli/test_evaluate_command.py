@@ -280,7 +280,7 @@ def test_the_published_figure_stands_beside_ours() -> None:
         preprocessing={"resolution": 224, "batch_size": 64},
         preprocessing_text="224 px",
         result=AccuracyResult({"training": form}, None, 50_000, 1, 500.0, 0.02),
-        known=accuracies(spec, 224),
+        published=accuracies(spec, 224),
         started=Started("host", 1, "cuda (a GPU)", 1, {"torch": "2.15.0"}, epochs=0),
         loaders=8,
         labels="by name",

@@ -205,7 +205,7 @@ def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Play
     longer = Played(tmp_path, search={"seeds": 4})
     with Store.open(played.place.database, read_only=True) as store:
         plan = plan_study(longer.file.study, open_space(longer.file), store, workers=1)
-    assert [planned.known for planned in plan.rows] == [(0, 1, 2)] * 5
+    assert [planned.stored_seeds for planned in plan.rows] == [(0, 1, 2)] * 5
     assert plan.runs_left == 5 and plan.total_s == pytest.approx(5 * 12.0)
     assert "15 stored runs of this recipe" in plan.basis
 

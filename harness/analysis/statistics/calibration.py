@@ -117,7 +117,7 @@ def variance_parts(differences: Mapping[object, Sequence[float]]) -> VariancePar
     sets, seeds = len(differences), min(map(len, differences.values()), default=0)
     if sets < 2 or seeds < 2:
         raise ValueError(f"2 data sets with 2 seeds each are needed, but got {sets} with {seeds}")
-    values = np.array([list(each)[:seeds] for each in differences.values()])
+    values = np.array([list(paired)[:seeds] for paired in differences.values()])
     means, within = values.mean(axis=1), float(values.var(axis=1, ddof=1).mean())
     of_means = seeds * float(means.var(ddof=1))
     ratio = of_means / within if within > 0 else math.inf
@@ -153,6 +153,6 @@ def _interval_coverage(values: NDArray[np.float64]) -> ErrorRate:
 
     sets, seeds = values.shape
     means, sds = values.mean(axis=1), values.std(axis=1, ddof=1)
-    others = (means.sum() - means) / (sets - 1)
+    means_of_others = (means.sum() - means) / (sets - 1)
     half = float(stdtrit(seeds - 1, (1 + LEVEL) / 2)) * sds / math.sqrt(seeds)
-    return ErrorRate.of(int(np.count_nonzero(np.abs(means - others) <= half)), sets)
+    return ErrorRate.of(int(np.count_nonzero(np.abs(means - means_of_others) <= half)), sets)

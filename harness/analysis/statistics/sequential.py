@@ -94,8 +94,8 @@ def rising_levels(plan: Plan) -> tuple[tuple[float, ...], tuple[tuple[float, ...
 
     decades = -math.log10(SMALLEST_ALPHA)
     grid = np.geomspace(SMALLEST_ALPHA, 1, round(decades * ALPHAS_PER_DECADE) + 1)
-    others = grid[np.abs(np.log(grid / plan.alpha)) > 0.01]
-    alphas = np.sort(np.append(others, plan.alpha))
+    other_alphas = grid[np.abs(np.log(grid / plan.alpha)) > 0.01]
+    alphas = np.sort(np.append(other_alphas, plan.alpha))
     spent = alphas[:, None] * (np.array(plan.looks) / plan.most) ** EXPONENT
     levels = nominal_levels(plan.looks[0], spent)
     return tuple(alphas.tolist()), tuple(tuple(look) for look in levels.T.tolist())

@@ -151,7 +151,7 @@ def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     """y at x between rising points; linear in the logarithms, proportional below the first point."""
     if x <= xs[0]:
         return max(ys[0] * x / xs[0], SMALLEST_P) if xs[0] > 0 else SMALLEST_P
-    above = next((i for i, each in enumerate(xs) if x <= each), None)
+    above = next((i for i, point in enumerate(xs) if x <= point), None)
     if above is None:
         return ys[-1]
     low, high = max(ys[above - 1], SMALLEST_P), max(ys[above], SMALLEST_P)
@@ -161,7 +161,7 @@ def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
 
 def _inverse(y: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     """The smallest x at which rising points reach y; 1 if they do not."""
-    above = next((i for i, each in enumerate(ys) if y <= each), None)
+    above = next((i for i, point in enumerate(ys) if y <= point), None)
     if above is None:
         return 1.0
     if above == 0:

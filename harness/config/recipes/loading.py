@@ -68,10 +68,10 @@ def load_task_recipe(named: str, task: str, recipe_class: type[R]) -> R:
     return _validated(document, recipe_class)
 
 
-def override_recipe(recipe: R, changes: Mapping[str, Any], place: str, *, what: str = "recipe") -> R:
+def override_recipe(recipe: R, changes: Mapping[str, Any], place: str, *, kind: str = "recipe") -> R:
     """The recipe with other values of some keys; None keeps the recipe's own.
 
-    Raises `UserError` if that leaves no valid recipe; `what` names it, and `place` is where the recipe comes from.
+    Raises `UserError` if that leaves no valid recipe; `kind` names it, and `place` is where the recipe comes from.
     """
     values = recipe.model_dump(mode="json") | {name: value for name, value in changes.items() if value is not None}
     try:
@@ -79,7 +79,7 @@ def override_recipe(recipe: R, changes: Mapping[str, Any], place: str, *, what: 
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         fault = first["msg"].removeprefix("Value error, ")
-        rule = f"the options must leave a valid {what}; {fault[:1].lower()}{fault[1:]}"
+        rule = f"the options must leave a valid {kind}; {fault[:1].lower()}{fault[1:]}"
         raise UserError(rule, place=".".join(map(str, first["loc"])) or place) from error
 
 

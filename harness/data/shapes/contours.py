@@ -97,13 +97,13 @@ def draw_dashes(
         rng.uniform(-ANGLE, ANGLE, (n, distractors)),
     )
     kept = np.minimum(np.rint(figure.is_dash.sum(axis=1) * (1 - clutter.removed)), dashes)
-    own = figure.choose(rng, min(dashes, figure.is_dash.shape[1]), per_dash)
-    own += poses.middle[:, None, None].astype(np.float32)
+    figure_dashes = figure.choose(rng, min(dashes, figure.is_dash.shape[1]), per_dash)
+    figure_dashes += poses.middle[:, None, None].astype(np.float32)
     points = others.choose(rng, dashes, per_dash)[..., ::-1]  # transposed: an orientation that no object has
     points = points + rng.uniform(0.0, SCENE, (n, dashes, 1, 2)).astype(np.float32)
     points -= np.float32(SCENE) * np.floor(points * np.float32(1 / SCENE))
-    is_own = np.arange(own.shape[1]) < kept[:, None]
-    points[:, : own.shape[1]][is_own] = own[is_own]
+    is_own = np.arange(figure_dashes.shape[1]) < kept[:, None]
+    points[:, : figure_dashes.shape[1]][is_own] = figure_dashes[is_own]
     return points
 
 
@@ -135,9 +135,9 @@ class Contours:
         curve = curves.rows[labels]  # (N, M, curves), -1 for a second curve that a class lacks
         count = np.maximum(1, np.rint(curves.lengths[curve] * scale[..., None] / (DASH + GAP)))
         count = np.where(curve >= 0, count, 0.0)[..., None]
-        each = np.arange(curves.most_dashes)
+        dash = np.arange(curves.most_dashes)
         start = rng.random(labels.shape)[..., None, None]
-        begin = (start + each / np.maximum(count, 1)) % 1.0
+        begin = (start + dash / np.maximum(count, 1)) % 1.0
         shape, flat = begin.shape, (len(labels), -1)
 
         def spread(values: NDArray[Any]) -> NDArray[Any]:
@@ -146,7 +146,7 @@ class Contours:
         cos, sin = (np.cos(angle) * scale)[..., None, None], (np.sin(angle) * scale)[..., None, None]
         reach = DASH / (DASH + GAP) / np.maximum(count, 1)
         return cls(
-            spread(curve[..., None]), begin.reshape(flat), spread(reach), spread(cos), spread(sin), spread(each < count)
+            spread(curve[..., None]), begin.reshape(flat), spread(reach), spread(cos), spread(sin), spread(dash < count)
         )
 
     def choose(self, rng: np.random.Generator, count: int, per_dash: int) -> Points:

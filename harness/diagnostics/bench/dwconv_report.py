@@ -62,14 +62,14 @@ def dwconv_tables(results: Sequence[DwconvResult], device: str) -> Iterator[Resu
 
 
 def _times(title: str, results: Sequence[DwconvResult]) -> ResultTable:
-    others = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
+    names = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
     lines = []
     for shape, some in grouped(results, "shape").items():
         by_algorithm = grouped(some, "algorithm")
         conv2d = {result.layout: result.median_ms for result in by_algorithm[CONV2D]}
-        best = [best_ms(by_algorithm.get(name, [])) for name in (*others, CHOSEN)]
+        best = [best_ms(by_algorithm.get(name, [])) for name in (*names, CHOSEN)]
         lines.append((str(shape), *map(format_milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
-    return ResultTable(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
+    return ResultTable(title, ("shape", "conv2d", "channels-last", *names, CHOSEN), lines)
 
 
 def _ours(title: str, results: Sequence[DwconvResult]) -> ResultTable:
@@ -97,8 +97,8 @@ def _means(parts: dict[tuple[str, str, str], list[DwconvResult]]) -> ResultTable
     for name, part in parts.items():
         in_each = [large_kernel_gains(gains(part, layout)) for layout in ("default", "channels_last", None)]
         small = [gain for shape, gain in gains(part).items() if shape.kernel < LARGE]
-        means = [format_ratio(geometric_mean(found)) if found else DASH for found in in_each]
-        leasts = [format_ratio(min(found)) if found else DASH for found in (in_each[-1], small)]
+        means = [format_ratio(geometric_mean(ratios)) if ratios else DASH for ratios in in_each]
+        leasts = [format_ratio(min(ratios)) if ratios else DASH for ratios in (in_each[-1], small)]
         lines.append((", ".join(name), str(len(in_each[-1])), *means, *leasts))
     return ResultTable(f"Gain at K>={LARGE}: geometric means, and the least in the better layouts", headings, lines)
 
@@ -111,8 +111,8 @@ def _compared_with_paper(parts: dict[tuple[str, str], list[DwconvResult]]) -> Re
             at_31 = gains([result for result in some if result.kernel == 31])
             papers = (*PAPER_GROWTH.get(side, (None, None)), PAPER_GAIN.get(side))
             theirs, pytorch, gain = papers if mode == "forward" else (None, None, None)
-            found = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
-            lines.append((f"R={side}, {precision}, {mode}", *map(format_ratio, found)))
+            ratios = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
+            lines.append((f"R={side}, {precision}, {mode}", *map(format_ratio, ratios)))
     return ResultTable("Growth of the time from K=3 to K=31, and the paper's in Table 1", headings, lines)
 
 
@@ -163,8 +163,8 @@ def plot(path: Path, results: Sequence[DwconvResult]) -> None:
 
 def styles(results: Sequence[DwconvResult]) -> dict[str, Style]:
     """The style of each line, by its label."""
-    others = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
-    return STYLES | {name: (COLORS[i % len(COLORS)], "-", 0.9) for i, name in enumerate(others)}
+    names = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
+    return STYLES | {name: (COLORS[i % len(COLORS)], "-", 0.9) for i, name in enumerate(names)}
 
 
 def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: dict[str, Style]) -> None:

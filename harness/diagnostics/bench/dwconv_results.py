@@ -226,11 +226,10 @@ def targets(results: Sequence[DwconvResult], device: str) -> Iterator[RatioTarge
 
 def _on_cpu(results: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
     for layout, aim in ROWS_GAIN.items():
-        if found := large_kernel_gains(gains(results, layout)):
+        if ratios := large_kernel_gains(gains(results, layout)):
             name = layout.replace("_", "-")
-            yield RatioTarget(
-                f"geometric mean of the gain over {len(found)} large single layers, {name}", geometric_mean(found), aim
-            )
+            about = f"geometric mean of the gain over {len(ratios)} large single layers, {name}"
+            yield RatioTarget(about, geometric_mean(ratios), aim)
     for shape, gain in gains(results).items():
         yield RatioTarget(f"gain at {shape}, better layouts", gain, 1.0)
 
@@ -240,9 +239,9 @@ def _on_gpu(results: Sequence[DwconvResult], precision: str, mode: str) -> Itera
         if shape.kernel == 31 and shape.side in GPU_GAIN[mode]:
             yield RatioTarget(f"{precision}, {mode}: gain at {shape}", gain, GPU_GAIN[mode][shape.side])
     for side, (aim, _) in PAPER_GROWTH.items():
-        found = growth([result for result in results if result.side == side], CHOSEN)
-        if found is not None and mode == "forward":
-            yield RatioTarget(f"{precision}, {mode}: growth from K=3 to 31 at R={side}", found, aim, is_least=False)
+        ratio = growth([result for result in results if result.side == side], CHOSEN)
+        if ratio is not None and mode == "forward":
+            yield RatioTarget(f"{precision}, {mode}: growth from K=3 to 31 at R={side}", ratio, aim, is_least=False)
 
 
 def _memory(results: Sequence[DwconvResult]) -> Iterator[RatioTarget]:

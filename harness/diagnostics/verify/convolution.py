@@ -110,10 +110,10 @@ def _worst(run: Conv, case: Case, dtype: torch.dtype, device: str) -> float:
         return max_error(errors(run, case, dtype, device).values())
 
 
-def _finding(name: str, found: float, case: Case, dtype: torch.dtype, device: str) -> Finding:
+def _finding(name: str, error: float, case: Case, dtype: torch.dtype, device: str) -> Finding:
     (n, _, h, w), *_ = case
     tolerance = TOLERANCES[dtype]
     if dtype != torch.float64:
         tolerance = max(tolerance, PER_ROOT * (n * h * w) ** 0.5)
     precision = str(dtype).removeprefix("torch.")
-    return Finding(f"{name}, {precision} on {device}: output and gradients", 0.0, found, REFERENCE, tolerance)
+    return Finding(f"{name}, {precision} on {device}: output and gradients", 0.0, error, REFERENCE, tolerance)

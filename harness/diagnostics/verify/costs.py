@@ -37,11 +37,11 @@ def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
 
     Changes the network: batch norms, whose MACs don't count and which are slow on the meta device, are removed.
     """
-    seen: list[Cost] = []
+    layer_costs: list[Cost] = []
     params, saved = params_of(network), params_of(network) - params_of(_folded(network))
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append(_layer(module, inputs[0], output))
+        layer_costs.append(_layer(module, inputs[0], output))
 
     for module in list(network.modules()):
         for name, child in module.named_children():
@@ -51,7 +51,7 @@ def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
                 child.register_forward_hook(hook)
     with torch.no_grad():
         network(torch.empty(1, channels, *size, device="meta"))
-    return sum(seen, Cost(params=params, params_saved=saved))
+    return sum(layer_costs, Cost(params=params, params_saved=saved))
 
 
 def params_of(network: nn.Module) -> int:
@@ -91,8 +91,8 @@ def params(*, merged: bool) -> Iterator[Finding]:
     """Parameters of a form, exactly."""
     for row in _networks():
         expected = row.params_merged if merged else row.params
-        found = _cost(row, merged=merged).params
-        yield from _known(row, f"params {'merged' if merged else 'in training'}", expected, found)
+        counted = _cost(row, merged=merged).params
+        yield from _known(row, f"params {'merged' if merged else 'in training'}", expected, counted)
 
 
 def params_folded() -> Iterator[Finding]:
@@ -131,8 +131,8 @@ def growth(metric: str, title: str) -> Iterator[Finding]:
     """Guideline 1: large depth-wise kernels add few MACs and few parameters."""
     before, after = (getattr(network_cost(PRESETS[name], 224), metric) for name in (GROWTH.base, GROWTH.large))
     name = f"{GROWTH.base} to {GROWTH.large}: % more {title}"
-    found = round(100 * (after / before - 1), 2)
-    yield Finding(name, getattr(GROWTH, metric), found, GROWTH.source, GROWTH.tolerance)
+    increase = round(100 * (after / before - 1), 2)
+    yield Finding(name, getattr(GROWTH, metric), increase, GROWTH.source, GROWTH.tolerance)
 
 
 def in_bounds() -> Iterator[Finding]:
@@ -158,13 +158,13 @@ def _cost(row: CountedCost, *, merged: bool) -> Cost:
     return network_cost(PRESETS[row.preset], row.resolution, merged)
 
 
-def _known(row: CountedCost, what: str, expected: Plain | None, found: Plain) -> Iterator[Finding]:
+def _known(row: CountedCost, metric: str, expected: Plain | None, counted: Plain) -> Iterator[Finding]:
     if expected is not None:
-        yield Finding(f"{row.preset}: {what}", expected, found, row.source)
+        yield Finding(f"{row.preset}: {metric}", expected, counted, row.source)
 
 
-def _published(row: Published, what: str, expected: float, found: float, tolerance: float) -> Finding:
-    return Finding(f"{row.preset} at {row.resolution} px: {what}", expected, round(found, 3), row.source, tolerance)
+def _published(row: Published, metric: str, expected: float, counted: float, tolerance: float) -> Finding:
+    return Finding(f"{row.preset} at {row.resolution} px: {metric}", expected, round(counted, 3), row.source, tolerance)
 
 
 def _share(cost: Cost) -> float:

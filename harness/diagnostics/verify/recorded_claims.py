@@ -61,8 +61,8 @@ class StudySummary(ClaimsSummary):
         return tuple(run for configuration in self.configurations for run in configuration.runs)
 
 
-def recorded_summaries(workspace: Workspace, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
-    """A row for each claim of stored summaries; `known` are the claims evaluated on the runs of the database."""
+def recorded_summaries(workspace: Workspace, evaluated: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
+    """A row for each claim of stored summaries; `evaluated` are those on the runs of the database."""
     for file in sorted((workspace.results / CLAIMS_FOLDER).glob(f"*/{SUMMARY_FILE}")):
         try:
             summary = read_summary(file, StudySummary)
@@ -71,7 +71,7 @@ def recorded_summaries(workspace: Workspace, known: Sequence[ClaimRow]) -> Itera
             continue
         check = _check(summary, file.parent, workspace) if summary.claims else ""
         for claim in summary.claims:
-            here = next((row for row in known if (row.study, row.name) == (summary.study, claim.name)), None)
+            current = next((row for row in evaluated if (row.study, row.name) == (summary.study, claim.name)), None)
             low, high = claim.interval or (None, None)
             yield ClaimRow(
                 study=summary.study,
@@ -91,7 +91,7 @@ def recorded_summaries(workspace: Workspace, known: Sequence[ClaimRow]) -> Itera
                 conditions=summary.conditions,
                 finished=summary.finished,
                 check=check,
-                compared=None if here is None or here.fault else _compared(claim, summary.finished, here),
+                compared=None if current is None or current.fault else _compared(claim, summary.finished, current),
             )
 
 
@@ -164,39 +164,39 @@ def _changed_runs(summary: StudySummary, file: StudyFile) -> str:
         for configuration in summary.configurations
         for run in configuration.runs
     ]
-    others = sum(recorded != now for recorded, now in pairs)
-    if not others:
+    changed = sum(recorded != now for recorded, now in pairs)
+    if not changed:
         return ""
-    which = "all" if others == len(pairs) else f"{others} of {len(pairs)}"
-    return f"; the same recipe means something else since, so {which} are other runs than those recorded"
+    count = "all" if changed == len(pairs) else f"{changed} of {len(pairs)}"
+    return f"; the same recipe means something else since, so {count} are other runs than those recorded"
 
 
-def _compared(claim: ClaimSummary, finished: str | None, here: ClaimRow) -> str:
+def _compared(claim: ClaimSummary, finished: str | None, current: ClaimRow) -> str:
     """Compare the stored claim with the same claim on the runs of the database, as text."""
-    if here.n == 0:
+    if current.n == 0:
         return "no seed is complete here yet"
-    order = _order(finished, here.finished)
-    if str(claim.verdict) != here.verdict:
+    order = _order(finished, current.finished)
+    if str(claim.verdict) != current.verdict:
         recorded, now = (
             f"{claim.verdict} (n = {claim.n}) as recorded",
-            f"{here.verdict} (n = {here.n}) by the runs here",
+            f"{current.verdict} (n = {current.n}) by the runs here",
         )
         return f"{order}; they disagree: {recorded}, {now}"
     effect = claim.effect
-    if effect is None or here.effect is None or abs(effect - here.effect) <= 1e-9 * max(abs(effect), 1.0):
+    if effect is None or current.effect is None or abs(effect - current.effect) <= 1e-9 * max(abs(effect), 1.0):
         return f"{order}; they agree"
-    if here.low is not None and here.high is not None and not here.low <= effect <= here.high:
+    if current.low is not None and current.high is not None and not current.low <= effect <= current.high:
         return f"{order}; same verdict, but the recorded effect is outside the interval of the runs here"
-    return f"{order}; same verdict, another effect (n = {claim.n} as recorded, {here.n} here)"
+    return f"{order}; same verdict, another effect (n = {claim.n} as recorded, {current.n} here)"
 
 
-def _order(kept: str | None, here: str | None) -> str:
+def _order(recorded: str | None, current: str | None) -> str:
     """Which of the two is newer, by the time at which their last runs were finished, as text."""
-    if here is None:
+    if current is None:
         return "the runs here have no date"
-    if kept is None:
+    if recorded is None:
         return "the runs here are newer"
-    first, second = datetime.fromisoformat(kept), datetime.fromisoformat(here)
+    first, second = datetime.fromisoformat(recorded), datetime.fromisoformat(current)
     if first == second:
         return "the same runs are here"
     return "the record is newer" if first > second else "the runs here are newer"
@@ -230,7 +230,7 @@ def stored_claims(workspace: Workspace) -> Iterator[ClaimRow]:
 def _rows(reader: StudyReader, source: str) -> Iterator[ClaimRow]:
     study = reader.file.study
     results = study_results(study, reader.store, reader.trials, {}, reader.claims())
-    here = study_environment(study)
+    environment = study_environment(study)
     for result in results.claims:
         claim, estimate = result.claim, result.estimate
         yield ClaimRow(
@@ -246,7 +246,7 @@ def _rows(reader: StudyReader, source: str) -> Iterator[ClaimRow]:
             unit=claim.metric,
             paper=claim.paper,
             device=", ".join(results.devices),
-            environments="; ".join(origin.text for origin in other_environments(result.runs, here)),
+            environments="; ".join(origin.text for origin in other_environments(result.runs, environment)),
             limit=result.limit,
             noise=noise_line(results.resampling),
             source=source,

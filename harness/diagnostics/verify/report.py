@@ -44,7 +44,7 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
         if row.fault is None:
             table.add_row(*_verdict(row))
     faults = [Text(f"{FAILS} {row.study}: {printable(row.fault)}", style="red") for row in rows if row.fault]
-    others = [
+    environment_notes = [
         Text(f"  {row.study}, {row.name}: other environments: {printable(row.environments)}", style="dim")
         for row in rows
         if row.environments
@@ -52,7 +52,7 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
     about = f"{plural(len(rows), 'recorded claim')}; a contradicted one is a finding, not a fault"
     noises = Counter(row.noise for row in rows if row.noise)
     notes = [Text(f"{plural(n, 'claim')}: {noise}", style="dim") for noise, n in noises.items()]
-    return Group(_heading("claims", about), table, *others, *faults, *notes, Text(), *_records(rows))
+    return Group(_heading("claims", about), table, *environment_notes, *faults, *notes, Text(), *_records(rows))
 
 
 def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
@@ -110,24 +110,24 @@ def _add_line(table: Table, line: Line) -> None:
     if not line.findings:
         table.add_row(_mark(EMPTY), Text(line.title), "", Text("nothing to check on this machine", style="dim"), "")
         return
-    expected, found = _summary(line.findings)
+    expected, measured = _summary(line.findings)
     table.add_row(
-        _mark(FAILS if line.failed else HOLDS), Text(line.title), expected, found, Text(_sources(line.findings))
+        _mark(FAILS if line.failed else HOLDS), Text(line.title), expected, measured, Text(_sources(line.findings))
     )
     if len(line.findings) == 1:
         return
     for finding in line.failed[:MAX_FAILED_SHOWN]:
-        what, *values = _printed(finding)
-        table.add_row("", Text(f"  {what}", style="red"), *values, Text(finding.source))
+        subject, *values = _printed(finding)
+        table.add_row("", Text(f"  {subject}", style="red"), *values, Text(finding.source))
     if left := len(line.failed[MAX_FAILED_SHOWN:]):
         table.add_row("", Text(f"  and {left} more", style="red"), "", "", "")
 
 
 def _summary(findings: Sequence[Finding]) -> tuple[str, str]:
-    """The expected and found value of a single finding; for several, a short summary of both."""
+    """The expected and the found value of a single finding; for several, a short summary of both."""
     if len(findings) == 1:
-        _, expected, found = _printed(findings[0])
-        return expected, found
+        _, expected, measured = _printed(findings[0])
+        return expected, measured
     if all(finding.is_error for finding in findings):
         return _errors(findings)
     held = sum(finding.holds for finding in findings)

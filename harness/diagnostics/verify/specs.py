@@ -82,5 +82,5 @@ def _forms(kernel: Kernel) -> tuple[torch.Size, ...]:
         return tuple(p.shape for merged in (False, True) for p in large_kernel(8, kernel, merged=merged).parameters())
 
 
-def _same(what: str, spec: NetworkSpec, again: NetworkSpec) -> Finding:
-    return Finding(what, str(spec.canonical()), str(again.canonical()), ROUND_TRIP_SOURCE)
+def _same(subject: str, spec: NetworkSpec, again: NetworkSpec) -> Finding:
+    return Finding(subject, str(spec.canonical()), str(again.canonical()), ROUND_TRIP_SOURCE)

@@ -101,9 +101,9 @@ class NetworkSpec:
     @property
     def idle_fields(self) -> tuple[str, ...]:
         """The fields that change nothing in a network of this family with this kind of kernel."""
-        others = (name for key, kind in KERNEL_KINDS.items() if key != self.kernel for name in kind.fields)
+        other_fields = (name for key, kind in KERNEL_KINDS.items() if key != self.kernel for name in kind.fields)
         used = KERNEL_KINDS[self.kernel].fields
-        return (*FAMILIES[self.family].unsupported_fields, *(name for name in others if name not in used))
+        return (*FAMILIES[self.family].unsupported_fields, *(name for name in other_fields if name not in used))
 
     def kernel_of(self, stage: int) -> Kernel:
         """The large kernel of a stage, counted from 0."""

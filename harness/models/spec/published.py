@@ -213,7 +213,7 @@ SHAPE_BIAS: tuple[PublishedShapeBias, ...] = (
 def preset_of(spec: NetworkSpec) -> str | None:
     """The name of the preset with these layers, if there is one; stochastic depth may differ."""
     layers = spec.replace(drop_path=0.0)
-    return next((name for name, known in PRESETS.items() if known.replace(drop_path=0.0) == layers), None)
+    return next((name for name, preset in PRESETS.items() if preset.replace(drop_path=0.0) == layers), None)
 
 
 def published(spec: NetworkSpec) -> tuple[Published, ...]:

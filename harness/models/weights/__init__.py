@@ -138,9 +138,9 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
         changes.append(
             f"the classifier is for {spec.classes:,} classes, and the network as named for {named.classes:,}"
         )
-    others = {value.dtype for value in entries.values() if value.is_floating_point()} - {torch.float32}
-    if others:
-        dtypes = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+    other_dtypes = {value.dtype for value in entries.values() if value.is_floating_point()} - {torch.float32}
+    if other_dtypes:
+        dtypes = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other_dtypes))
         changes.append(f"entries are {dtypes}, and the network computes in float32")
     about |= {name: text for name, text in content.metadata.items() if name.startswith("source")}
     ordered = contiguous_copies({name: entries[name] for name in expected})
@@ -192,8 +192,8 @@ def _no_weights(tree: object, path: Path) -> WeightsError:
             "`torch.save(model.state_dict(), FILE)`.",
         )
     if not isinstance(tree, Mapping) or not tree:
-        what = "nothing" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
-        return WeightsError(f"{rule}; it holds {what}", place=str(path))
+        content = "nothing" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
+        return WeightsError(f"{rule}; it holds {content}", place=str(path))
     name, value = next(iter(tree.items()))
     return WeightsError(f"{rule}; `{name!s:.60}` ({type(value).__name__}) is none", place=str(path))
 

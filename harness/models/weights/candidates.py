@@ -111,8 +111,8 @@ def choose_candidate(
     if len(best) == 1:
         reason = "a moving average" if best[0].is_average else ""
         return best[0], _notes(best[0], distinct, reason)
-    averages, others = [c for c in best if c.is_average], [c for c in best if not c.is_average]
-    if len(averages) == len(others) == 1 and others[0].is_plain:
+    averages, raw = [c for c in best if c.is_average], [c for c in best if not c.is_average]
+    if len(averages) == len(raw) == 1 and raw[0].is_plain:
         return averages[0], _notes(averages[0], distinct, "the moving average, which timm takes, too")
     swapped = any(SWAPPED in candidate.path for candidate in best)
     why = (
@@ -148,11 +148,11 @@ def _in_mapping(
     counts = Counter(prefix for name in entries for prefix in _prefixes(name, names))
     prefixes = [prefix for prefix, count in counts.items() if count >= MIN_SHARE * max(counts.values())]
     for prefix in prefixes:
-        others = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        longer = tuple(name for name in prefixes if name != prefix and name.startswith(prefix))
         matching = {
             name.removeprefix(prefix): value
             for name, value in entries.items()
-            if name.startswith(prefix) and not (others and name.startswith(others))
+            if name.startswith(prefix) and not (longer and name.startswith(longer))
         }
         left_out = tuple(name for name in entries if not name.startswith(prefix))
         candidate = WeightsCandidate(path, prefix, matching, left_out)

@@ -37,9 +37,9 @@ def describe_file(path: Path) -> tuple[str, str]:
         head = file.read(HEAD)
     if not head:
         return "empty", DOWNLOAD_AGAIN
-    for start, what, remedy in SIGNATURES:
+    for start, description, remedy in SIGNATURES:
         if head.startswith(start):
-            return what, remedy
+            return description, remedy
     if re.match(rb"\s*(<!doctype html|<html|<\?xml|<head)", head, re.IGNORECASE):
         return "a web page (HTML) and not the file that was to be downloaded", "Fetch the file itself."
     if head.startswith(b"PK"):

@@ -155,8 +155,8 @@ def _check_archive(path: Path) -> None:
 
 
 def _unreadable(path: Path) -> WeightsError:
-    what, remedy = describe_file(path)
-    rule = f"The file must be a whole checkpoint (.pth) or safetensors; it is {what}"
+    description, remedy = describe_file(path)
+    rule = f"The file must be a whole checkpoint (.pth) or safetensors; it is {description}"
     return WeightsError(rule, place=str(path), remedy=remedy)
 
 

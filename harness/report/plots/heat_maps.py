@@ -33,8 +33,8 @@ def plot_field(path: Path, result: FieldResult) -> None:
     panels = figure.subplots(len(FIELD_DEFINITIONS), 2, squeeze=False)
     for line, (name, definition) in zip(panels, FIELD_DEFINITIONS.items(), strict=True):
         field = result.fields[name]
-        for axes, map, what in zip(line, (field.raw, field.log), ("raw", "log10(map + 1)"), strict=True):
-            picture = _panel(axes, map, f"{definition.title}: {what}", font=9)
+        for axes, map, scale in zip(line, (field.raw, field.log), ("raw", "log10(map + 1)"), strict=True):
+            picture = _panel(axes, map, f"{definition.title}: {scale}", font=9)
             shares = ", ".join(f"{100 * share:.1f} (t={t})" for t, share in area_shares(map).items())
             axes.set_xlabel(f"r in %: {shares}" if map.any() else "zero everywhere: no field", fontsize=7)
     figure.colorbar(picture, ax=panels, shrink=0.5, aspect=40).ax.tick_params(labelsize=7)

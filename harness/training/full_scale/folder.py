@@ -71,16 +71,16 @@ def require_training(folder: Path) -> None:
         )
 
 
-def weights_file(folder: Path, which: str) -> Path:
+def weights_file(folder: Path, key: str) -> Path:
     """A file of weights of a training, by its key in `WEIGHTS`. Raises `NotFound`."""
     require_training(folder)
-    path = folder / WEIGHTS[which]
+    path = folder / WEIGHTS[key]
     if path.is_file():
         return path
-    there = [name for name, file in WEIGHTS.items() if (folder / file).is_file()]
-    reason = "the training has not completed an epoch" if not there else "they are written after the last epoch"
+    existing = [name for name, file in WEIGHTS.items() if (folder / file).is_file()]
+    reason = "the training has not completed an epoch" if not existing else "they are written after the last epoch"
     raise NotFound(
-        f"the weights `{which}` must be there ({reason})",
+        f"the weights `{key}` must be there ({reason})",
         value=str(path),
-        remedy=f"There are: {', '.join(there)}." if there else "Resume the training with the same command.",
+        remedy=f"There are: {', '.join(existing)}." if existing else "Resume the training with the same command.",
     )

@@ -167,8 +167,8 @@ def _require_finite_weights(state: TrainingState) -> None:
 
 def keep_best(state: TrainingState, context: TrainingContext) -> None:
     """Write the better weights of the last epoch: of the network or of its moving average."""
-    job, (model, which) = context.job, state.best_of_epoch()
-    context.task.save(job.best, model, f"{job.run.id}, {which}{epoch_suffix(state.epochs[-1].epoch)}")
+    job, (model, model_name) = context.job, state.best_of_epoch()
+    context.task.save(job.best, model, f"{job.run.id}, {model_name}{epoch_suffix(state.epochs[-1].epoch)}")
 
 
 def epoch_suffix(epoch: int) -> str:

@@ -47,22 +47,22 @@ def detection_metrics(
 
     A class or a size without true objects is left out.
     """
-    there, seen = _dataset(truth, names), _dataset(detections, names)
+    ground_truth, predictions = _dataset(truth, names), _dataset(detections, names)
     for kind, prefix in (("bbox", ""), *([("segm", "mask_")] if masks else [])):
-        for annotation in seen["annotations"]:
+        for annotation in predictions["annotations"]:
             annotation["area"] = annotation[f"area_{kind}"]
-        for annotation in there["annotations"] if kind == "segm" else ():  # an unknown mask is ignored
+        for annotation in ground_truth["annotations"] if kind == "segm" else ():  # an unknown mask is ignored
             annotation["iscrowd"] = int(annotation["iscrowd"] or annotation["is_maskless"])
-        yield from ((prefix + name, share) for name, share in _coco_metrics(there, seen, kind, names))
+        yield from ((prefix + name, share) for name, share in _coco_metrics(ground_truth, predictions, kind, names))
 
 
-def _coco_metrics(there: Any, seen: Any, kind: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+def _coco_metrics(ground_truth: Any, predictions: Any, kind: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints its progress
         sides = []
-        for dataset in (there, seen):
+        for dataset in (ground_truth, predictions):
             side = COCO()
             side.dataset = dataset
             side.createIndex()

@@ -75,12 +75,12 @@ def segmentation_metrics(accumulator: ConfusionAccumulator) -> dict[str, float]:
     accuracy.
     """
     counts = accumulator.counts.double()
-    seen = max(1.0, counts.sum().item())
+    pixels = max(1.0, counts.sum().item())
     shares, accuracies = intersection_over_union(accumulator.counts), accuracy_by_class(accumulator)
     return {
-        "loss": accumulator.loss_sum.item() / seen,
+        "loss": accumulator.loss_sum.item() / pixels,
         "miou": _percent(shares),
-        "pixel_accuracy": 100 * counts.diag().sum().item() / seen,
+        "pixel_accuracy": 100 * counts.diag().sum().item() / pixels,
         "mean_accuracy": _percent(accuracies),
     }
 

@@ -59,8 +59,8 @@ class ClassificationTask:
         if self.job.weights is None:
             return model, _note(self.pictures.notes)
         weights = load_training_weights(self.job.weights, spec)
-        own, classifier = model.state_dict(), f"{classifier_of(spec)}."
-        fitting = {name: value for name, value in weights.entries.items() if value.shape == own[name].shape}
+        state, classifier = model.state_dict(), f"{classifier_of(spec)}."
+        fitting = {name: value for name, value in weights.entries.items() if value.shape == state[name].shape}
         notes = list(weights.notes)
         order, about = _rows(weights.classes, self.names)
         if about and weights.spec.classes == spec.classes:
@@ -118,17 +118,17 @@ class ClassificationTask:
         save_weights(path, self.job.run.spec, model, source, classes=self.names)
 
 
-def _rows(known: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] | None, str]:
-    """The rows of a classifier for `known` classes in the order of `names`, and a message about them.
+def _rows(stored: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] | None, str]:
+    """The rows of a classifier for `stored` classes in the order of `names`, and a message about them.
 
     The rows are None if the classes differ; the message is empty if they are equal or unknown.
     """
-    if known is None or tuple(known) == tuple(names):
+    if stored is None or tuple(stored) == tuple(names):
         return None, ""
-    if sorted(known) == sorted(names) and len(set(known)) == len(known):
-        rows = [known.index(name) for name in names]
+    if sorted(stored) == sorted(names) and len(set(stored)) == len(stored):
+        rows = [stored.index(name) for name in names]
         return rows, "the classifier's rows were put in the order of the images' classes"
-    return None, f"a fresh classifier, for the weights are of other classes: {class_differences(names, known)}"
+    return None, f"a fresh classifier, for the weights are of other classes: {class_differences(names, stored)}"
 
 
 def _note(texts: tuple[str, ...]) -> Message | None:

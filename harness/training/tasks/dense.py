@@ -168,10 +168,11 @@ def evaluate_merged(model: nn.Module, task: DenseTask[Any]) -> tuple[nn.Module, 
 @torch.no_grad()
 def feature_difference(model: nn.Module, merged: nn.Module, backbone: str) -> float:
     """The largest relative difference of the network's feature maps after merging, on noise, in the model's dtype."""
-    own, other = (module.get_submodule(backbone) for module in (model, merged))
-    first = next(own.parameters())
+    original, folded = (module.get_submodule(backbone) for module in (model, merged))
+    first = next(original.parameters())
     noise = torch.randn(2, first.shape[1], SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(first)
-    maps, others = (module.features(noise) for module in (own, other))  # type: ignore[operator]
+    maps, folded_maps = (module.features(noise) for module in (original, folded))  # type: ignore[operator]
     largest = torch.stack([values.abs().max() for values in maps]).max().item()
-    error = torch.stack([(a - b).abs().max() for a, b in zip(maps, others, strict=True)]).max().item()  # NaN stays NaN
+    # NaN stays NaN
+    error = torch.stack([(a - b).abs().max() for a, b in zip(maps, folded_maps, strict=True)]).max().item()
     return float(error / max(largest, 1e-30))

@@ -143,13 +143,13 @@ class DetectionTask(DenseTask[DetectionRecipe]):
         return detections
 
 
-def to_image_coordinates(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Detections:
+def to_image_coordinates(outputs: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Detections:
     """Convert detections from the height and width of the network's input to those of the original image."""
     (height, width), (own_height, own_width) = shown, sides
     scale = torch.tensor([own_width / width, own_height / height] * 2)
-    boxes = found["boxes"].float().cpu() * scale
-    masks = _paste_masks(found["masks"].float().cpu(), boxes, sides) if "masks" in found else None
-    return Detections(boxes.numpy(), found["labels"].cpu().numpy(), found["scores"].float().cpu().numpy(), masks)
+    boxes = outputs["boxes"].float().cpu() * scale
+    masks = _paste_masks(outputs["masks"].float().cpu(), boxes, sides) if "masks" in outputs else None
+    return Detections(boxes.numpy(), outputs["labels"].cpu().numpy(), outputs["scores"].float().cpu().numpy(), masks)
 
 
 def _paste_masks(masks: Tensor, boxes: Tensor, sides: tuple[int, int]) -> tuple[RLE, ...]:

@@ -140,8 +140,8 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
             shares = mean_probabilities(model, batch, self.recipe.evaluation, (truth.shape[1], truth.shape[2]))
         accumulator.add(shares.argmax(1), truth)
         counted = truth != IGNORED
-        own = shares.gather(1, truth.where(counted, 0)[:, None])[:, 0][counted]
-        accumulator.loss_sum -= own.clamp(min=MIN_PROBABILITY).log().sum(dtype=torch.float64)
+        probabilities = shares.gather(1, truth.where(counted, 0)[:, None])[:, 0][counted]
+        accumulator.loss_sum -= probabilities.clamp(min=MIN_PROBABILITY).log().sum(dtype=torch.float64)
 
 
 def build_segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe, classes: int) -> Segmenter:
