@@ -81,13 +81,15 @@ class Driver:
     """Runs a study to its end: iterate over `events()`. Closing that iterator requeues open trials; nothing is lost."""
 
     def __init__(self, inputs: DriverContext) -> None:
-        self._in = inputs
+        self._context = inputs
         self._study = inputs.study
         self._metric = next(iter(inputs.study.objectives))
-        self._ledger = StudyHistory()
+        self._history = StudyHistory()
         self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
-        self._looks = ClaimMonitor(self._reuse, inputs.space, self._ledger)
-        self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
+        self._claim_monitor = ClaimMonitor(self._reuse, inputs.space, self._history)
+        self._proposals = Proposals(
+            inputs.study, inputs.space, inputs.trials, self._history, self._claim_monitor.configurations_needing_seeds
+        )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
         self._dispatch = RunDispatcher(
@@ -112,13 +114,15 @@ class Driver:
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left, and yield all events."""
         start = time.monotonic()
-        self._in.store.mark_lost_runs(self._study.study)
+        self._context.store.mark_lost_runs(self._study.study)
         self._proposals.load_history()
         self._estimate = TimeLeftEstimator(
-            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, environment=self._reuse.environment),
+            self._context.store.wall_times(
+                self._study.proxy, data=self._context.space.data, environment=self._reuse.environment
+            ),
             self._study.proxy.epochs,
         )
-        yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
+        yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._history.runs_done)
         try:
             while True:
                 yield from self._fill()
@@ -136,7 +140,7 @@ class Driver:
             self._requeue()
         reason = self._proposals.why_ended()
         if reason is not None:
-            self._in.store.event(self._study.study, SEARCH_ENDED, reason)
+            self._context.store.event(self._study.study, SEARCH_ENDED, reason)
         yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
 
     # Submission of runs
@@ -148,7 +152,7 @@ class Driver:
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
                 opened = self._proposals.open(in_progress=len(self._open))
-                if look := self._looks.pending_event():
+                if look := self._claim_monitor.pending_event():
                     yield look
                 if opened is not None:
                     yield from self._begin(opened)
@@ -174,11 +178,11 @@ class Driver:
         for run in opened.all_runs:
             rows.append(self._stored.ensure(run))
             position = len(opened.runs) if run is opened.screening else opened.runs.index(run)
-            self._in.store.link(self._study.study, opened.number, run.id, position)
+            self._context.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
         is_repeat = opened.first.seed != self._study.search.seed
         yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
-        for epoch in self._in.store.epochs(opened.opening.id) if rows[0].attempts else ():
+        for epoch in self._context.store.epochs(opened.opening.id) if rows[0].attempts else ():
             yield from self._report_epoch(opened, opened.opening, epoch)
         screening = opened.screening
         if screening is not None and opened.is_screened:
@@ -196,17 +200,17 @@ class Driver:
 
     def _submit(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
         """Submit a run, unless another study's driver is training it or has just finished it."""
-        claimed = self._in.store.claim(run.id, self._study.study, self._in.folder)
+        claimed = self._context.store.claim(run.id, self._study.study, self._context.folder)
         if claimed is None:
-            row = self._in.store.run(run.id)
+            row = self._context.store.run(run.id)
             if self._stored.is_to_time(row):
                 self._timing.begin(row)
                 attempt = self._dispatch.submit(owner, run, row.folder, only_times=True)
                 yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt, only_times=True)
                 return
             self._elsewhere[run.id] = time.monotonic() + FOREIGN_RUN_POLL_S
-            if row.owner not in (None, self._study.study) and reap_undriven(self._in.store, row.owner):
-                self._in.store.event(self._study.study, "runs freed", f"the driver of `{row.owner}` is gone")
+            if row.owner not in (None, self._study.study) and reap_undriven(self._context.store, row.owner):
+                self._context.store.event(self._study.study, "runs freed", f"the driver of `{row.owner}` is gone")
             yield from self._take_stored(owner, run, row)
             return
         attempt = self._dispatch.submit(owner, run, claimed.folder)
@@ -219,7 +223,7 @@ class Driver:
         if self._timing.is_under_way(run_id):
             yield from self._handle_times(run_id, records)
             return
-        records = self._in.store.record(run_id, records)
+        records = self._context.store.record(run_id, records)
         owner = self._dispatch.owners.get(run_id)
         if owner is None:
             return
@@ -230,7 +234,7 @@ class Driver:
                 self._first_epoch[run_id] = record.first_epoch
                 self._estimate.started(run_id, record.first_epoch)
                 for note in record.notes:
-                    self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
+                    self._context.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
             elif isinstance(record, DataNote) and record.text not in self._notes:
                 self._notes.add(record.text)
@@ -249,7 +253,7 @@ class Driver:
             return
         owner, run = self._dispatch.withdraw(run_id)
         owner.todo.insert(0, run)
-        yield from self._take_stored(owner, run, self._in.store.run(run_id))
+        yield from self._take_stored(owner, run, self._context.store.run(run_id))
 
     def _report_epoch(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
         """Report an epoch of the opening run to Optuna, and end a screening run that is pruned or has passed."""
@@ -277,7 +281,7 @@ class Driver:
         self._estimate.ended(run.id, ended.wall_s if ended.state == RunState.COMPLETE else None)
         if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < MAX_ATTEMPTS:
             owner.todo.insert(0, run)
-            self._in.store.event(self._study.study, "retry", f"{ended.cause}", trial=owner.number, run_id=run.id)
+            self._context.store.event(self._study.study, "retry", f"{ended.cause}", trial=owner.number, run_id=run.id)
             yield RunEnded(
                 owner.number, run.id, run.seed, ended.state, None, ended.wall_s, ended.cause, will_retry=True
             )
@@ -288,7 +292,7 @@ class Driver:
         yield from self._finish_run(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
         if ended.state == RunState.COMPLETE:
             yield from self._finish_suspects()
-        self._failures.require_few(ended.cause, str(self._in.folder / "logs" / f"{run.id}.log"))
+        self._failures.require_few(ended.cause, str(self._context.folder / "logs" / f"{run.id}.log"))
 
     def _finish_suspects(self) -> Iterator[StudyEvent]:
         """Close the trials with a failed run, after another run has completed: the failures are their own."""
@@ -309,7 +313,7 @@ class Driver:
         """Add the outcome of a run to its trial, and finish the trial if it is decided."""
         recorded = self._stored.recorded(run) if state == RunState.COMPLETE and run is not owner.screening else None
         value = None if recorded is None else self._stored.value(recorded)
-        self._ledger.runs_done += 1
+        self._history.runs_done += 1
         if run is owner.screening and owner.is_screened:
             cause = PASSED_PRUNER
         yield RunEnded(
@@ -337,10 +341,10 @@ class Driver:
         """Close a trial: store its facts as attributes, and tell the sampler its value."""
         del self._open[owner.number]
         self._mark_if_diverged(owner)
-        over = owner.finish(self._in.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
-        status = self._ledger.end(owner.frozen())
+        over = owner.finish(self._context.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
+        status = self._history.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
-        self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
+        self._context.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
         return TrialEnded(
             owner.number,
             outcome,
@@ -354,7 +358,7 @@ class Driver:
 
     def _mark_if_diverged(self, owner: OpenTrial) -> None:
         """Mark a trial as diverged for the sampler if its configuration has diverged with another seed."""
-        trials = self._ledger.configurations.get(owner.spec.fingerprint())
+        trials = self._history.configurations.get(owner.spec.fingerprint())
         if trials and owner.values and configuration_status(trials).state == DIVERGED:
             owner.mark_diverged()
 
@@ -364,23 +368,23 @@ class Driver:
         """The current progress of the study."""
         total = self._runs_total()
         return Progress(
-            runs_done=self._ledger.runs_done,
+            runs_done=self._history.runs_done,
             runs_total=total,
-            eta_s=self._estimate.left_s(total - self._ledger.runs_done, self._dispatch.slots),
+            eta_s=self._estimate.left_s(total - self._history.runs_done, self._dispatch.slots),
         )
 
     def _runs_total(self) -> int:
         """Number of finished runs, runs of open trials, and runs of trials that may still be opened."""
         open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
-        return self._ledger.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
+        return self._history.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
 
     def _requeue(self) -> None:
         """Stop all runs at their next step, and put the open trials back into the queue."""
         self._dispatch.shut_down(self._keep)
-        self._in.store.mark_lost_runs(self._study.study)
+        self._context.store.mark_lost_runs(self._study.study)
         self._proposals.requeue()
 
     def _keep(self, run_id: str, records: list[Record]) -> None:
         """Store the records that a run still yields while it is stopped."""
         if not self._timing.is_under_way(run_id):
-            self._in.store.record(run_id, records)
+            self._context.store.record(run_id, records)

@@ -46,7 +46,7 @@ class Proposals:
         self._study = study
         self._space = space
         self._trials = trials
-        self._ledger = history
+        self._history = history
         self._more = more
         self._is_grid = study.search.sampler == "grid"
         self._screening_epochs = screening_epochs(study.search.pruner, study.proxy.epochs)
@@ -68,15 +68,15 @@ class Proposals:
 
         self.requeue()
         trials = self._trials.get_trials(deepcopy=False)
-        self._ledger.read(trials)
+        self._history.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
         self._queue.extend(self._lacking_seeds())
         if self._is_grid:
-            taken = self._ledger.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
+            taken = self._history.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
             cells = (cell for cell in self._space.grid() if cell.is_feasible)
             self._queue.extend(cell for cell in cells if cell.fingerprint not in taken)
-        elif self._ledger.rejected >= MAX_REJECTED_IN_A_ROW:
+        elif self._history.rejected >= MAX_REJECTED_IN_A_ROW:
             self._is_scarce = take_census(self._space).is_scarce
 
     def requeue(self) -> None:
@@ -90,7 +90,7 @@ class Proposals:
         """Number of runs of trials that may still be opened: exact for a grid without pruning, else an upper bound."""
         seeds, screens = self._study.search.seeds, self._screening_epochs > 0
         queued = sum(
-            self._ledger.seeds_due(cell.fingerprint, seeds) + (screens and self._ledger.is_new(cell.fingerprint))
+            self._history.seeds_due(cell.fingerprint, seeds) + (screens and self._history.is_new(cell.fingerprint))
             for cell in self._queue
         )
         return queued + (self._trials_left(in_progress) - len(self._queue)) * (seeds + screens)
@@ -124,7 +124,7 @@ class Proposals:
             census = take_census(self._space)
             tried = "and all are tried" if census.is_complete else f"and the {len(census.feasible)} found are tried"
             granted = self._study.search.trials or 0
-            return f"{census.text()}, {tried}: {granted - self._ledger.trials} of {granted} trials are left"
+            return f"{census.text()}, {tried}: {granted - self._history.trials} of {granted} trials are left"
         if self._repeats:
             repeats = f"{self._repeats} proposal{'s' if self._repeats > 1 else ''}"
             return f"{repeats} repeated a known network, for a further seed of it"
@@ -139,7 +139,7 @@ class Proposals:
             self._queue.append(nearest)
 
     def _nearest_untried(self, params: dict[str, Value]) -> Candidate | None:
-        tried = self._ledger.finished | self._opened_here
+        tried = self._history.finished | self._opened_here
         return take_census(self._space).nearest_to(params, self._space.axes, tried)
 
     def _lacking_seeds(self) -> list[Candidate]:
@@ -151,7 +151,7 @@ class Proposals:
         return [
             self._space.sample(recorded_params(group[0].params))
             for fingerprint, group in trials.items()
-            if self._ledger.lacks_seeds(fingerprint, self._study.search.seeds)
+            if self._history.lacks_seeds(fingerprint, self._study.search.seeds)
             and all(trial.state.is_finished() for trial in group)
             and configuration_status([trial_status(trial) for trial in group]).state in ("complete", OVER_BUDGET)
         ]
@@ -159,7 +159,7 @@ class Proposals:
     def _trials_left(self, in_progress: int) -> int:
         if self._is_grid or self._is_exhausted:
             return self._parked + len(self._queue)
-        granted = (self._study.search.trials or 0) - self._ledger.trials - in_progress
+        granted = (self._study.search.trials or 0) - self._history.trials - in_progress
         return len(self._queue) + max(self._parked, granted)
 
     def _enqueue(self, cell: Candidate) -> None:
@@ -169,7 +169,7 @@ class Proposals:
         """The open trial with its runs; a trial from the queue keeps its seeds."""
         assert candidate.spec is not None
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
-        self._repeats += is_proposed and bool(self._ledger.used_seeds.get(candidate.fingerprint))
+        self._repeats += is_proposed and bool(self._history.used_seeds.get(candidate.fingerprint))
         facts: dict[str, Any] = self._facts(candidate) if is_proposed else trial.user_attrs
         self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
@@ -187,9 +187,9 @@ class Proposals:
         """User attributes of a new trial."""
         assert candidate.spec is not None and candidate.cost is not None
         fingerprint, search = candidate.spec.fingerprint(), self._study.search
-        screens = self._screening_epochs > 0 and self._ledger.is_new(fingerprint)
-        is_further = self._ledger.lacks_seeds(fingerprint, search.seeds)
-        seeds = self._ledger.next_seeds(fingerprint, search.seed, search.seeds)
+        screens = self._screening_epochs > 0 and self._history.is_new(fingerprint)
+        is_further = self._history.lacks_seeds(fingerprint, search.seeds)
+        seeds = self._history.next_seeds(fingerprint, search.seed, search.seeds)
         return {
             **({"screening": search.seed + SCREENING_SEEDS} if screens else {}),
             "fingerprint": fingerprint,
@@ -209,5 +209,5 @@ class Proposals:
             trial.set_constraint(name, violation)
         trial.set_user_attr("rejected", candidate.reason)
         self._trials.tell(trial, state=TrialState.PRUNED)
-        self._ledger.rejected += 1
+        self._history.rejected += 1
         self._in_vain += 1
