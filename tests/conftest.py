@@ -95,5 +95,5 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 @pytest.fixture(scope="session")
-def said(played: Played) -> StudyResults:
+def played_results(played: Played) -> StudyResults:
     return played.answer()

@@ -191,7 +191,7 @@ def test_verify_judges_the_claims_of_every_recorded_study(tmp_path: Path) -> Non
     played = claimed(tmp_path)
     for _ in played.events(gains(K13=30)):
         pass
-    (row,) = all_recorded_claims(played.place)
+    (row,) = all_recorded_claims(played.workspace)
     assert (row.study, row.name, row.verdict, row.n, row.unit) == (
         "question",
         "larger_is_better",
@@ -204,7 +204,7 @@ def test_verify_judges_the_claims_of_every_recorded_study(tmp_path: Path) -> Non
         and row.paper == CLAIM["paper"]
         and row.device == "cpu (test, 1 thread)"
     )
-    result = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
+    result = called("verify", "--only", "claims", "--results", played.workspace.results, cwd=tmp_path)
     assert result.returncode == 0 and "supported" in result.stdout
 
 
@@ -212,10 +212,10 @@ def test_a_claim_study_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     played = claimed(tmp_path)
     for _ in played.events(gains(K13=30)):
         pass
-    (played.place.folder("question") / "study.yaml").unlink()
-    (row,) = all_recorded_claims(played.place)
+    (played.workspace.folder("question") / "study.yaml").unlink()
+    (row,) = all_recorded_claims(played.workspace)
     assert row.fault is not None and "study.yaml" in row.fault
-    result = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
+    result = called("verify", "--only", "claims", "--results", played.workspace.results, cwd=tmp_path)
     assert result.returncode == 1 and "study.yaml" in result.stdout
 
 

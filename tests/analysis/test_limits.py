@@ -228,7 +228,7 @@ def test_a_spread_of_nothing_does_not_separate_what_the_images_do_not(tmp_path: 
 def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path, script: Script, limit: str) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 3, "max_seeds": 8})
     played.answer(script)
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         (result,) = evaluate_claims(played.file.study, open_space(played.file), reader.store)
     assert (str(result.verdict), result.limit, len(result.values)) == ("undecided", limit, 3)
     text = called("show", "study.yaml", cwd=tmp_path).stdout
@@ -238,7 +238,7 @@ def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path,
 def test_a_claim_of_which_one_arm_is_above_chance_is_decided(tmp_path: Path) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 4})
     played.answer(scored(lambda job: 12.5 + (job.run.spec.K[0] == 13) * (20 + 0.1 * job.run.seed)))
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         (result,) = evaluate_claims(played.file.study, open_space(played.file), reader.store)
     assert (str(result.verdict), result.limit) == ("supported", None)
 
@@ -282,11 +282,11 @@ def test_recorded_summaries_that_do_not_say_it_are_of_one_data_set() -> None:
     assert summary.resample == "none" and "one data set only" in summary.noise_line
 
 
-def test_sampling_error_and_images_stand_beside_the_spread(said: StudyResults) -> None:
-    best = said.best
+def test_sampling_error_and_images_stand_beside_the_spread(played_results: StudyResults) -> None:
+    best = played_results.best
     assert best is not None and best.val_images == IMAGES
     assert best.sampling_error == pytest.approx(sampling_error(best.mean or 0.0, IMAGES))
-    text = text_of(results_view(said))
+    text = text_of(results_view(played_results))
     assert "± val" in text and "1,000 validation images" in text
 
 

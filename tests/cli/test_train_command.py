@@ -218,18 +218,18 @@ def test_a_training_that_diverges_ends_with_1(tmp_path: Path) -> None:
 def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
     played = Played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
     played.answer()
-    best = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place), USE)
+    best = resolve_network(["best-of", str(played.path)], NetworkQuery(played.workspace), USE)
     assert (best.name, best.spec) == ("question", PRESETS["replknet_31b"])
     assert (best.recipe, best.study, best.path) == ("imagenet_300", "question", None)
-    small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place, trial=0), USE)
+    small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.workspace, trial=0), USE)
     assert (small.name, small.spec) == ("question-0", PRESETS["replknet_3"])
     assert (small.recipe, small.study, small.trial) == ("imagenet_300", "question", 0)
-    result = called("train", "best-of", played.path, "--results", played.place.results, cwd=tmp_path)
+    result = called("train", "best-of", played.path, "--results", played.workspace.results, cwd=tmp_path)
     assert result.returncode == 2 and "`--data` must name the folder" in result.stderr
 
 
 def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(played: Played, tmp_path: Path) -> None:
-    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place), USE)
+    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.workspace), USE)
     assert (
         network_ref.recipe is None
         and network_ref.spec.K == (31, 29, 27, 13)
@@ -237,7 +237,7 @@ def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(playe
     )
     configuration = played.answer().best
     assert configuration is not None
-    run = played.place.results / "question" / "checkpoints" / f"{configuration.runs[0].row.id}.pt"
+    run = played.workspace.results / "question" / "checkpoints" / f"{configuration.runs[0].row.id}.pt"
     found = resolve_network([str(run)], NetworkQuery(Workspace(tmp_path)))
     assert found.name == f"question-{run.stem[:8]}" and found.spec == network_ref.spec.replace(in_channels=1, classes=8)
     assert (found.study, found.trial) == ("question", configuration.trials[0]) == (network_ref.study, network_ref.trial)

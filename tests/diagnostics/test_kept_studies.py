@@ -94,7 +94,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 def values_of(played: Played) -> dict[str, Any]:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
     return json.loads(json_text(results.to_dict()))  # type: ignore[no-any-return]
 
@@ -109,7 +109,7 @@ def keep(results: Path, values: dict[str, Any], study: str | None) -> None:
 
 
 def resolved(played: Played) -> str:
-    return (played.place.folder("question") / "study.yaml").read_text()
+    return (played.workspace.folder("question") / "study.yaml").read_text()
 
 
 def test_the_copy_beside_the_summary_will_do(driven: Played, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_summary_that_cannot_be_read_is_a_fault_and_hides_no_other(text: str, 
 def test_kept_and_stored_are_both_shown_and_compared(
     change: dict[str, Any], words: str, driven: Played, tmp_path: Path
 ) -> None:
-    shutil.copytree(driven.place.results, tmp_path / "results")
+    shutil.copytree(driven.workspace.results, tmp_path / "results")
     values = values_of(driven)
     for key, value in change.items():
         (values if key == "finished" else values["claims"][0])[key] = value

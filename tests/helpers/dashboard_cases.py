@@ -57,7 +57,7 @@ def is_feasible(trial: Any) -> bool:
 
 @contextmanager
 def served(played: Played) -> Iterator[Api]:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         yield Api(dashboard_app(reader.store, {}), reader.optuna_id)
 
 

@@ -45,7 +45,7 @@ def claimed(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """The answer of a study with every kind of claim."""
     played = Played(tmp_path_factory.mktemp("claimed"), claims=CLAIMS, search={"seeds": 4})
     played.answer(gains(K13=6))
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         return study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
 
 

@@ -116,7 +116,7 @@ def test_attributes_are_there(study: Any) -> None:
     [("DELETE", "studies/1"), ("POST", "studies"), ("POST", "studies/1/rename"), ("PUT", "studies/1/note")],
 )
 def test_nothing_can_be_changed(shown: ServedStudy, method: str, path: str) -> None:
-    database = Path(shown.study.place.database)
+    database = Path(shown.study.workspace.database)
     before = database.read_bytes()
     request = urllib.request.Request(f"{shown.root}/api/{path}", data=b"{}", method=method)
     with pytest.raises(urllib.error.HTTPError) as refused:

@@ -150,7 +150,7 @@ def test_a_study_that_is_still_trained_is_shown_as_it_is_answered(tmp_path: Path
     played = Played(tmp_path, search={"sampler": "random", "trials": 5, "seeds": 1})
     for count, _ in enumerate(played.events()):
         if count == 20:
-            with served(played) as api, open_study_reader(played.path, played.place) as reader:
+            with served(played) as api, open_study_reader(played.path, played.workspace) as reader:
                 best = study_results(reader.file.study, reader.store, reader.trials, {}).best
                 assert best is not None
                 assert [trial["number"] for trial in api.study()["best_trials"]] == [best.trials[0]]
@@ -159,7 +159,7 @@ def test_a_study_that_is_still_trained_is_shown_as_it_is_answered(tmp_path: Path
 
 def test_a_study_of_another_program_is_shown_within_its_constraints(tmp_path: Path) -> None:
     played = finished(tmp_path)
-    url = f"sqlite:///{played.place.database}"
+    url = f"sqlite:///{played.workspace.database}"
     other = optuna.create_study(storage=url, study_name="other", direction="minimize")
     for value, violation in ((1.0, 2.0), (3.0, -1.0)):
         trial = other.ask()
@@ -175,7 +175,7 @@ def test_a_study_of_another_program_is_shown_within_its_constraints(tmp_path: Pa
 
 def test_the_storage_writes_nothing(tmp_path: Path) -> None:
     played = finished(tmp_path)
-    with Store.open(played.place.database, read_only=True) as store:
+    with Store.open(played.workspace.database, read_only=True) as store:
         storage = DashboardStorage(optuna_storage(store), store, {})
         with pytest.raises(RuntimeError, match="reading only"):
             optuna.create_study(storage=storage, study_name="new")

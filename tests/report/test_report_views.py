@@ -38,7 +38,7 @@ from harness.training.run import Ended, Job, Record, RunState
 
 
 def test_trial_view_has_spec_cost_curves_seeds_and_places(played: Played) -> None:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         trial = reader.trials[4]
         runs = list(read_run_results(reader.store, reader.store.trial_runs("question")[4]).values())
         text, values = text_of(trial_view(trial, runs, played.file.study)), trial_values(trial, runs, played.file.study)
@@ -126,7 +126,7 @@ def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
 
 
 def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         from harness.analysis.results import study_results
 
         status = study_status(
@@ -169,10 +169,10 @@ def test_status_of_a_study_that_was_stopped(tmp_path: Path) -> None:
 # Summary
 
 
-def test_summary_files_hold_every_figure_with_its_conditions(said: StudyResults, tmp_path: Path) -> None:
-    write_summary(tmp_path, said)
+def test_summary_files_hold_every_figure_with_its_conditions(played_results: StudyResults, tmp_path: Path) -> None:
+    write_summary(tmp_path, played_results)
     values = json.loads((tmp_path / "summary.json").read_text())
-    assert values == json.loads(json_text(said.to_dict()))
+    assert values == json.loads(json_text(played_results.to_dict()))
     row = values["configurations"][0]
     assert row["n"] == 3 and row["seeds"] == [0, 1, 2] and row["sd"] == pytest.approx(0.2)
     assert {run["device"] for run in row["runs"]} == {"cpu (test, 1 thread)"}
@@ -203,7 +203,7 @@ def test_plan_of_a_new_study_lists_the_grid_and_rests_on_a_stated_rule(tmp_path:
 
 def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Played, tmp_path: Path) -> None:
     longer = Played(tmp_path, search={"seeds": 4})
-    with Store.open(played.place.database, read_only=True) as store:
+    with Store.open(played.workspace.database, read_only=True) as store:
         plan = plan_study(longer.file.study, open_space(longer.file), store, workers=1)
     assert [planned.known for planned in plan.rows] == [(0, 1, 2)] * 5
     assert plan.runs_left == 5 and plan.total_s == pytest.approx(5 * 12.0)

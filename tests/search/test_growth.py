@@ -47,7 +47,7 @@ class Grown:
         return {configuration.spec.K[0]: configuration.seeds for configuration in results.rows}
 
     def judged(self) -> tuple[ClaimResult, ...]:
-        with open_study_reader(self.played.path, self.played.place) as reader:
+        with open_study_reader(self.played.path, self.played.workspace) as reader:
             return evaluate_claims(reader.file.study, open_space(reader.file), reader.store)
 
 
@@ -86,14 +86,14 @@ def test_samplers_propose_the_further_values_too(study: Grown, before: Any, afte
     number: dict[str, Any] = {"sampler": sampler, "seeds": 1}
     study.run(axes={"B[0]": [1, 2], "C[3]": _widths(before)} | axes, search=number | {"trials": 12})
     study.run(axes={"B[0]": [1, 2], "C[3]": _widths(after)} | axes, search=number | {"trials": 40})
-    with Store.open(study.played.place.database) as store:
+    with Store.open(study.played.workspace.database) as store:
         trials = open_study(store, "question", directions=["maximize"]).get_trials()
     news = set(_members(_widths(after))) - set(_members(_widths(before)))
     assert len(trials) == 40
     assert news <= {trial.params["C[3]"] for trial in trials[12:]}
     assert len({str(trial.distributions["C[3]"]) for trial in trials}) == 1
     assert all(trial.params["C[3]"] in _members(_widths(before)) for trial in trials[:12])
-    optuna.load_study(study_name="question", storage=f"sqlite:///{study.played.place.database}").get_trials()
+    optuna.load_study(study_name="question", storage=f"sqlite:///{study.played.workspace.database}").get_trials()
 
 
 def _widths(values: Any) -> Any:
@@ -159,7 +159,7 @@ def test_what_earlier_runs_meant_cannot_change(study: Grown, keys: dict[str, Any
 
 
 def _everything(study: Grown) -> list[Any]:
-    with Store.open(study.played.place.database, read_only=True) as store:
+    with Store.open(study.played.workspace.database, read_only=True) as store:
         return [store.studies(), store.changes("question"), store.events("question")]
 
 
@@ -189,7 +189,7 @@ def test_a_plan_stretched_after_its_last_look_gives_exploratory_verdicts(study: 
     assert str(before.verdict) == str(after.verdict) == "undecided" and after.p == before.p
     assert after.exploratory is not None and "after its last look, at 3 seeds" in after.exploratory.reason
     assert len(after.values) > 3
-    with open_study_reader(study.played.path, study.played.place) as reader:
+    with open_study_reader(study.played.path, study.played.workspace) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
     text = text_of(Group(*claims_view(results)))
     assert "exploratory: " in text and "Exploratory, without an error rate: the plan was stretched" in text
@@ -243,7 +243,7 @@ def test_a_claim_that_is_added_before_any_run_is_a_claim(study: Grown, tmp_path:
 def test_the_change_is_kept_in_the_store(study: Grown) -> None:
     study.run(NOISY, **claimed(seeds=3))
     study.run(NOISY, **claimed(seeds=3, max_seeds=4))
-    with Store.open(study.played.place.database, read_only=True) as store:
+    with Store.open(study.played.workspace.database, read_only=True) as store:
         (kept,) = map(json.loads, store.changes("question"))
         told = [event.message for event in store.events("question") if event.kind == "study grown"]
     assert kept["plan"] == [3, 3] and kept["seeds"] == {"large": [0, 1, 2]} and kept["runs"] == 6

@@ -177,7 +177,7 @@ def test_a_dry_run_counts_the_trials_that_are_finished_and_those_that_can_only_r
 
 def planned(study: Played) -> str:
     """What the dry run prints."""
-    return called("run", study.path, "--dry-run", *study.place.options, cwd=study.path.parent).stdout
+    return called("run", study.path, "--dry-run", *study.workspace.options, cwd=study.path.parent).stdout
 
 
 def test_a_repeated_network_is_told(bench_of: Callable[..., Bench]) -> None:

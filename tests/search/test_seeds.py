@@ -105,7 +105,7 @@ def test_the_pruner_decides_on_a_run_that_no_mean_has(tmp_path: Path) -> None:
     assert row(results, 31).seeds == (0, 1) and row(results, 31).state == "complete"
     screening = next(f for f in row(results, 31).runs if f.row.run.seed == SCREENING_SEEDS)
     assert screening.row.state == RunState.STOPPED and len(screening.curve) < EPOCHS
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         trial = next(t for t in reader.trials if t.user_attrs["fingerprint"] == row(results, 31).spec.fingerprint())
     assert trial.value == statistics.fmean(row(results, 31).values)
 
@@ -117,7 +117,7 @@ def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(t
     search = {"sampler": "random", "trials": 12, "seeds": 2, "pruner": "successive_halving", "seed": 2}
     study = Played(tmp_path, **TWO, search=search)
     results = study.answer(script)
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         states = [t.state.name for t in reader.trials if t.params["K"].startswith("[3,")]
     assert "PRUNED" in states[:2] and states[-1] == "COMPLETE"
     assert row(results, 3).state == "complete" and row(results, 3).seeds == tuple(
@@ -184,7 +184,7 @@ def test_a_configuration_with_a_seed_that_diverged_is_infeasible_everywhere(
     assert "over the budget" not in text_of(results_view(results))
     assert results.best is row(results, 3) and results.best_so_far is row(results, 3) and not worst.is_on_front
     assert "K=3-3-3-3" in text_of(state.draw()) and "diverged" in worst.state
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         trials = [t for t in reader.trials if t.user_attrs["fingerprint"] == worst.spec.fingerprint()]
         later = [t for t in trials if max(t.user_attrs["seeds"]) >= 1]
     assert later and all(t.constraints["diverged"] > 0 for t in later)
@@ -202,7 +202,7 @@ def test_two_seeds_of_a_configuration_may_diverge(tmp_path: Path) -> None:
 def test_the_runs_of_a_configuration_that_failed_are_not_queued(tmp_path: Path) -> None:
     study = Played(tmp_path, **TWO, search={"seeds": 3})
     study.answer(ended_badly(RunState.DIVERGED, k=13, seed=0))
-    text = called("status", study.path, *study.place.options, cwd=tmp_path).stdout
+    text = called("status", study.path, *study.workspace.options, cwd=tmp_path).stdout
     assert "runs            3 complete, 1 diverged, 2 not trained; 6 at most" in text and "queued" not in text
 
 
@@ -296,7 +296,7 @@ def test_a_claim_says_which_pairs_it_lost(tmp_path: Path) -> None:
     claim = {"name": "larger", "says": "K=13 is better.", "contrast": contrast, "expect": "> 0"}
     study = Played(tmp_path, **TWO, search={"seeds": 4}, claims=[claim])
     results = study.answer(ended_badly(RunState.DIVERGED, k=3, seed=2, otherwise=gains(K13=5.0)))
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         (result,) = reader.claims()
     assert result.seeds == (0, 1, 3) and result.pairs == 4
     values = claim_values(result)

@@ -152,7 +152,7 @@ def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
     played = Played(tmp_path)
     best = played.answer().best
     assert best is not None and best.mean is not None
-    results, trial = played.place.results, best.trials[0]
+    results, trial = played.workspace.results, best.trials[0]
     result = called("show", played.path, "--results", results, cwd=tmp_path)
     assert "Full scale" not in result.stdout
     recipe = RECIPE | {"epochs": 1, "schedule": {"warmup_epochs": 0}, "batch_size": 8, "micro_batch": 8}
@@ -178,9 +178,9 @@ def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
 def test_a_training_that_nobody_is_at_any_longer_was_interrupted(tmp_path: Path) -> None:
     played = Played(tmp_path)
     played.answer()
-    with Store.open(played.place.database) as store:
+    with Store.open(played.workspace.database) as store:
         FullScaleRuns(store).save(full_row(tmp_path / "net", study="question", trial=0), {}, is_whole=True)
-    command = ("show", played.path, "--results", played.place.results, "--json")
+    command = ("show", played.path, "--results", played.workspace.results, "--json")
 
     def state() -> str:
         (row,) = json.loads(called(*command, cwd=tmp_path).stdout)["full_scale"]

@@ -129,7 +129,7 @@ def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) 
 
 def test_a_run_from_close_up_has_its_first_weights(study: Played) -> None:
     study.answer(no_training)
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         runs = list(read_run_results(reader.store, reader.store.trial_runs("question")[0]).values())
         text = text_of(trial_view(reader.trials[0], runs, study.file.study), width=160)
     assert "untrained  on host, cpu (test, 1 thread)" in text and "trained    on" not in text
