@@ -47,7 +47,7 @@ class Api:
 
 
 def attributes(trial: Any) -> dict[str, str]:
-    return {each["key"]: each["value"] for each in trial["user_attrs"]}
+    return {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
 
 
 def is_feasible(trial: Any) -> bool:

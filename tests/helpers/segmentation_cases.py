@@ -38,7 +38,7 @@ def segmentation_recipe(**changes: Any) -> SegmentationRecipe:
 def segmentation_job(
     folder: Path, recipe: SegmentationRecipe | None = None, **fields: Any
 ) -> FullScaleJob[SegmentationRecipe]:
-    """A training of a tiny network with a head, its data beside its folder."""
+    """A training of a tiny network with a head; its data are in the parent of its folder."""
     recipe = recipe or segmentation_recipe()
     spec = fields.pop("spec", None) or segmentation_spec(recipe)
     return FullScaleJob(FullScaleRun(spec, recipe), folder, cache=folder.parent / "data", **fields)

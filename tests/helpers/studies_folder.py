@@ -30,7 +30,7 @@ CLAIM = {"name": "c", "says": "larger is better", "metric": "top1", "contrast": 
 def worker(
     environment: Environment | None, *, latency_ms: float = 1.0, gain: float = 0.0, keeps_weights: bool = True
 ) -> Callable[[Job], Iterator[Record]]:
-    """What a worker of an environment says of a job; it writes weights as a file."""
+    """The records that a worker of an environment yields for a job; it writes weights as a file."""
 
     def script(job: Job) -> Iterator[Record]:
         yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=EPOCHS, environment=environment)
@@ -76,11 +76,11 @@ class StudiesFolder:
         with open_for_driving(
             file, space, self.workspace, lambda: executor, reuse=reuse, is_cluster=is_cluster
         ) as driven:
-            happening = driven.driver.events()
-            for event in happening:
+            study_events = driven.driver.events()
+            for event in study_events:
                 events.append(event)
                 if stop_at is not None and isinstance(event, stop_at):
-                    happening.close()
+                    study_events.close()
         self.jobs = executor.submitted
         return events
 
