@@ -172,8 +172,8 @@ def test_what_cannot_be_estimated_is_refused(values: list[float], ignore: float 
 
 def power_by_simulation(n: int, effect_size: float, alpha: float) -> float:
     values: NDArray[np.float64] = np.random.default_rng(12).normal(effect_size, 1.0, (20_000, n))
-    found = stats.ttest_1samp(values, 0.0, axis=1)
-    return float(np.mean((found.pvalue <= alpha) & (found.statistic > 0)))
+    t_tests = stats.ttest_1samp(values, 0.0, axis=1)
+    return float(np.mean((t_tests.pvalue <= alpha) & (t_tests.statistic > 0)))
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.01])

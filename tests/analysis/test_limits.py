@@ -1,4 +1,4 @@
-"""Answers at chance or at their ceiling say so and name no best; and every answer says which noise it holds."""
+"""Results at chance or at their ceiling are marked and have no best; and all results name the noise they include."""
 
 import io
 import json
@@ -29,7 +29,7 @@ IMAGES = 1000
 
 
 def counts(*accuracies: float, images: int = IMAGES, chance: float = 12.5) -> list[CorrectCounts]:
-    return [CorrectCounts.of(each, images, chance) for each in accuracies]
+    return [CorrectCounts.of(accuracy, images, chance) for accuracy in accuracies]
 
 
 # --- the tests themselves
@@ -258,9 +258,9 @@ def test_costs_and_times_have_no_limits(tmp_path: Path) -> None:
 
 
 def test_the_answer_says_which_noise_it_holds(tmp_path: Path) -> None:
-    own = Played(tmp_path).answer(scored(60.0))
-    assert "training and validation images (each seed has its own)" in text_of(results_view(own), width=300)
-    assert own.resampling == (("split", True),)
+    results = Played(tmp_path).answer(scored(60.0))
+    assert "training and validation images (each seed has its own)" in text_of(results_view(results), width=300)
+    assert results.resampling == (("split", True),)
 
 
 def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_sampling_error_and_images_stand_beside_the_spread(played_results: Study
 
 
 def test_a_study_of_an_earlier_version_shared_one_data_set(tmp_path: Path) -> None:
-    """So that going on with it, with images of its own for each seed, is refused as a change."""
+    """So that resuming it with images of its own for each seed is refused as a change."""
     resolved = resolved_yaml(load_study(write_study(tmp_path, SCRIPTED)))
     assert study_values(resolved)["proxy.resample"] == "split"
     before = "\n".join(line for line in resolved.splitlines() if "resample:" not in line)

@@ -72,7 +72,11 @@ def test_a_finished_study_is_trained_again_with_reuse_same(studies: StudiesFolde
 def test_runs_of_a_study_that_is_being_driven_are_not_replaced(studies: StudiesFolder) -> None:
     studies.run(studies.file("old", **ONE), worker(OLD))
     path = studies.file("new", **THREE)
-    with studies.store() as store, DriverLock(store, "old"), pytest.raises(StoreError, match="one driver at a time"):
+    with (
+        studies.store() as store,
+        DriverLock(store, "old"),
+        pytest.raises(StoreError, match="one driver at a time"),
+    ):
         studies.run(path, worker(HERE), reuse="same")
     with open_study_reader(studies.folder / "old" / "study.yaml", studies.workspace) as reader:
         assert reader.trials[0].state.name == "COMPLETE"
@@ -103,7 +107,14 @@ def test_a_dry_run_counts_what_reuse_same_would_train(studies: StudiesFolder) ->
         ("same", "has 0; 3 to train"),
     ):
         result = called(
-            "run", path, "--dry-run", "--reuse", reuse, "--results", studies.workspace.results, cwd=studies.folder
+            "run",
+            path,
+            "--dry-run",
+            "--reuse",
+            reuse,
+            "--results",
+            studies.workspace.results,
+            cwd=studies.folder,
         )
         assert result.returncode == 0 and words in result.stdout
 
