@@ -1,4 +1,4 @@
-"""The other verbs, and what the door says to mistakes."""
+"""The other commands, and the command line's messages for mistakes."""
 
 import json
 import re
@@ -176,7 +176,7 @@ def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
     assert "ZeroDivisionError" in output and "is safe" in output
 
 
-# The door
+# The command line
 
 
 def test_version_and_help() -> None:
@@ -208,7 +208,7 @@ def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "suggestion"),
     [
         (("stauts",), "`status`"),
         (("status", "study.yaml", "--quik"), "`--quick`"),
@@ -217,11 +217,11 @@ def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_mistyped_command_choice_or_option_gets_a_suggestion(
-    typed: tuple[str, ...], meant: str, capsys: pytest.CaptureFixture[str]
+    typed: tuple[str, ...], suggestion: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(typed)
-    assert ended.value.code == 2 and f"Did you mean {meant}?" in capsys.readouterr().err
+    assert ended.value.code == 2 and f"Did you mean {suggestion}?" in capsys.readouterr().err
 
 
 def test_what_is_like_nothing_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ def checkpoint(trained: Path) -> Path:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file that knows its network, a merged one with three channels."""
+    """A file that contains its network's spec, a merged one with three channels."""
     spec = tiny_spec(in_channels=3, K=5, reparam=3)
     torch.save(merge(build(spec, seed=0)).state_dict(), tmp_path / "released.pth")
     import_weights(tmp_path / "released.pth", tmp_path / "mine.safetensors", spec)
@@ -240,7 +240,7 @@ def test_tables_and_values_have_every_network() -> None:
     counts = {"images": 2, "skipped": 1, "dead": 0}
     results = [seen(PRESETS["replknet_nano"], 1.0, **counts), seen(PRESETS["replknet_tiny"], 0.0, **counts)]
     values = fields_values(results)
-    assert [each["fields"]["paper"]["skipped"] for each in values] == [1, 1]
+    assert [entry["fields"]["paper"]["skipped"] for entry in values] == [1, 1]
     assert "…" not in text_of(fields_view(results), width=80)
 
 

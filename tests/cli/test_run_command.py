@@ -80,11 +80,17 @@ def test_a_finished_study_is_answered_without_torch_and_ray(finished: Finished) 
 def test_the_commands_that_are_printed_work(finished: Finished) -> None:
     folder, done = finished
     commands = [line.strip() for line in done.stdout.split("\nNext\n")[1].splitlines() if not line.startswith("  #")]
-    assert [name for name in ("show", "best", "dashboard") if any(f" {name} " in each for each in commands)]
-    for each in commands:
-        if " dashboard " not in each:
-            result = subprocess.run(each, shell=True, cwd=folder, env=environ(), capture_output=True, text=True)
-            assert (result.returncode, result.stderr) == (0, ""), each
+    assert [
+        name
+        for name in ("show", "best", "dashboard")
+        if any(f" {name} " in printed_command for printed_command in commands)
+    ]
+    for printed_command in commands:
+        if " dashboard " not in printed_command:
+            result = subprocess.run(
+                printed_command, shell=True, cwd=folder, env=environ(), capture_output=True, text=True
+            )
+            assert (result.returncode, result.stderr) == (0, ""), printed_command
     assert load_network_spec(folder / "best.yaml").C == (4, 4, 8, 8)
 
 
@@ -213,18 +219,18 @@ def on_terminal(folder: Path, *arguments: str, kind: str = "xterm", columns: int
         command(*arguments), cwd=folder, env=environ(TERM=kind), stdin=follower, stdout=follower, stderr=follower
     )
     os.close(follower)
-    said = b""
+    output = b""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         if not select.select([leader], [], [], 1.0)[0]:
             continue
         try:
-            part = os.read(leader, 65536)
+            chunk = os.read(leader, 65536)
         except OSError:  # the terminal's last writer has ended
             break
-        said += part
+        output += chunk
     os.close(leader)
-    return process.wait(timeout=20), said.decode()
+    return process.wait(timeout=20), output.decode()
 
 
 def test_a_terminal_shows_the_study_live_in_80_columns(tmp_path: Path) -> None:

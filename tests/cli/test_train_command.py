@@ -238,9 +238,15 @@ def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(playe
     configuration = played.answer().best
     assert configuration is not None
     run = played.workspace.results / "question" / "checkpoints" / f"{configuration.runs[0].row.id}.pt"
-    found = resolve_network([str(run)], NetworkQuery(Workspace(tmp_path)))
-    assert found.name == f"question-{run.stem[:8]}" and found.spec == network_ref.spec.replace(in_channels=1, classes=8)
-    assert (found.study, found.trial) == ("question", configuration.trials[0]) == (network_ref.study, network_ref.trial)
+    run_ref = resolve_network([str(run)], NetworkQuery(Workspace(tmp_path)))
+    assert run_ref.name == f"question-{run.stem[:8]}" and run_ref.spec == network_ref.spec.replace(
+        in_channels=1, classes=8
+    )
+    assert (
+        (run_ref.study, run_ref.trial)
+        == ("question", configuration.trials[0])
+        == (network_ref.study, network_ref.trial)
+    )
 
 
 def test_a_study_that_was_never_started_has_no_best(tmp_path: Path) -> None:
@@ -269,8 +275,8 @@ def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 2)]
     assert not {"live.jsonl", "stop", "ray"} & {path.name for path in folder.iterdir()}
-    judged = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
-    loss = judged["forms"]["training"]["loss"]
+    evaluation = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
+    loss = evaluation["forms"]["training"]["loss"]
     assert loss == pytest.approx(lines[-1]["val"]["loss"], rel=1e-5), "all workers judge with the kept statistics"
     max((folder / "checkpoints").glob("*.pt")).unlink()
     alone = train(tmp_path, "--workers", "1")
