@@ -1,4 +1,4 @@
-"""Recipes for full scale: what ships says what was published, and what is wrong with a file is said with its line."""
+"""Full-scale recipes: those shipped equal the published ones, and an error in a file is reported with its line."""
 
 from pathlib import Path
 from typing import Any

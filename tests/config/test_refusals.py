@@ -68,9 +68,9 @@ BROKEN: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry run", "run"])
-@pytest.mark.parametrize(("keys", "told"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
+@pytest.mark.parametrize(("keys", "messages"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
 def test_run_and_dry_run_refuse_alike(
-    tmp_path: Path, keys: dict[str, Any], told: tuple[str, ...], flags: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, keys: dict[str, Any], messages: tuple[str, ...], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.cli.study_run.has_gpu", lambda: False)
     path = write_study(tmp_path, TINY, **keys)
@@ -78,7 +78,7 @@ def test_run_and_dry_run_refuse_alike(
     start = time.monotonic()
     done = called("run", path, *flags, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert all(text in done.stderr for text in told), done.stderr
+    assert all(text in done.stderr for text in messages), done.stderr
     assert "study.yaml:" in done.stderr and "Traceback" not in done.stderr
     assert files_of(tmp_path) == before and not done.stdout
     assert time.monotonic() - start < 30
@@ -86,7 +86,7 @@ def test_run_and_dry_run_refuse_alike(
 
 @pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry run", "run"])
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "message"),
     [
         ("batch_size", "must be at most the 12 training images of the data set"),
         ("train_size", "must be at most the 12 training images of the data set"),
@@ -94,13 +94,15 @@ def test_run_and_dry_run_refuse_alike(
         ("final_val_size", "must be at most the 12 validation images of the data set"),
     ],
 )
-def test_more_images_than_a_folder_has_are_refused_alike(tmp_path: Path, key: str, told: str, flags: list[str]) -> None:
+def test_more_images_than_a_folder_has_are_refused_alike(
+    tmp_path: Path, key: str, message: str, flags: list[str]
+) -> None:
     write_folder(tmp_path / "pets", count=6)
     proxy = {"dataset": "imagefolder", "root": "pets", "resolution": 16, "epochs": 2, "batch_size": 4} | {key: 13}
     write_study(tmp_path, TINY, proxy=proxy)
     before = files_of(tmp_path)
     done = called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 2 and f"`proxy.{key}` {told}" in done.stderr and "13" in done.stderr, done.stderr
+    assert done.returncode == 2 and f"`proxy.{key}` {message}" in done.stderr and "13" in done.stderr, done.stderr
     assert "study.yaml:" in done.stderr and files_of(tmp_path) == before and not done.stdout
 
 
@@ -108,9 +110,11 @@ def test_a_study_that_changed_is_refused_by_a_dry_run_too(tmp_path: Path) -> Non
     write_study(tmp_path, TINY, proxy=BRIEF)
     assert called("run", "study.yaml", "--executor", "inline", "--quiet", cwd=tmp_path).returncode == 0
     write_study(tmp_path, TINY, proxy=BRIEF | {"epochs": 3})
-    said = [called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path) for flags in ([], ["--dry-run"])]
-    assert said[0].returncode == said[1].returncode == 2
-    assert said[0].stderr == said[1].stderr and "`proxy.epochs` from 2 to 3" in said[0].stderr
+    results = [
+        called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path) for flags in ([], ["--dry-run"])
+    ]
+    assert results[0].returncode == results[1].returncode == 2
+    assert results[0].stderr == results[1].stderr and "`proxy.epochs` from 2 to 3" in results[0].stderr
 
 
 def test_a_dry_run_tells_the_price_of_growth(tmp_path: Path) -> None:
@@ -136,10 +140,12 @@ def test_the_table_of_metrics_has_what_each_measure_yields(tmp_path: Path, measu
     run = tiny_run(recipe=recipe)
     dataset = load(recipe, tmp_path, 0)
     model = build(run.spec.replace(in_channels=dataset.info.channels, classes=dataset.info.classes)).eval()
-    taken = {**ALWAYS_MEASURES, **ON_DEMAND_MEASURES}[measure](TrainedRun(model, dataset, recipe, torch.device("cpu")))
-    names = {name for name, _ in taken}
-    known = {**ALWAYS_NAMES, **ON_DEMAND_NAMES}[measure]
-    assert names and all(is_among(name, known, dataset.info.names) for name in names)
+    metrics = {**ALWAYS_MEASURES, **ON_DEMAND_MEASURES}[measure](
+        TrainedRun(model, dataset, recipe, torch.device("cpu"))
+    )
+    names = {name for name, _ in metrics}
+    listed = {**ALWAYS_NAMES, **ON_DEMAND_NAMES}[measure]
+    assert names and all(is_among(name, listed, dataset.info.names) for name in names)
     assert all(is_among(name, metrics_of(recipe, device="cpu")) for name in names)
 
 
