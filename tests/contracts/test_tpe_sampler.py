@@ -22,14 +22,14 @@ def proposals(sampler: BaseSampler, trials: int, workers: int) -> list[dict[str,
     """What a sampler proposes where some axes hang on others, and trials end in every way and in any order."""
     study = optuna.create_study(sampler=sampler, direction="maximize")
     rng = random.Random(0)
-    said, running = [], []
+    proposed, running = [], []
     for _ in range(trials):
         trial = study.ask()
         trial.suggest_int("K", 3, 31, step=2)
         if trial.suggest_categorical("reparam", ["none", "5"]) == "5":
             trial.suggest_float("drop_path", 0.0, 0.3, step=0.1)
         trial.suggest_int("B", 1, 64, log=True)
-        said.append(dict(trial.params))
+        proposed.append(dict(trial.params))
         running.append(trial)
         if len(running) < workers:
             continue
@@ -39,7 +39,7 @@ def proposals(sampler: BaseSampler, trials: int, workers: int) -> list[dict[str,
             ended.set_constraint("params", rng.uniform(-1.0, 1.0))
         state = rng.choices([None, TrialState.PRUNED, TrialState.FAIL], [6, 3, 1])[0]
         study.tell(ended, rng.random() if state is None else None, state=state)
-    return said
+    return proposed
 
 
 @pytest.mark.parametrize("workers", [1, 4])
