@@ -1,4 +1,4 @@
-"""COCO's format: what is read of it, and what is said of files that are not as they should be."""
+"""COCO's format: what is read of it, and the errors for invalid files."""
 
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def test_polygons_and_both_ways_to_write_runs_are_one_mask(root: Path) -> None:
     source = opened(root, [annotation_entry(0, [8, 5, 12, 10], 3, segmentation=way) for way in ways])
     masks = source.instances(0).masks
     assert masks is not None
-    assert all(np.array_equal(each, mask) for each in decode_rle(masks, HEIGHT, WIDTH) > 0)
+    assert all(np.array_equal(decoded, mask) for decoded in decode_rle(masks, HEIGHT, WIDTH) > 0)
 
 
 def test_images_without_figures_stay_and_are_told_apart(root: Path) -> None:
@@ -152,9 +152,9 @@ BROKEN: list[tuple[Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said", "place"), BROKEN)
-def test_a_broken_figure_is_told_with_its_place(root: Path, change: Any, said: str, place: str) -> None:
-    with pytest.raises(DataError, match=rf"{said}.*instances_train2017\.json: {place}"):
+@pytest.mark.parametrize(("change", "message", "place"), BROKEN)
+def test_a_broken_figure_is_told_with_its_place(root: Path, change: Any, message: str, place: str) -> None:
+    with pytest.raises(DataError, match=rf"{message}.*instances_train2017\.json: {place}"):
         opened(root, [annotation_entry(0, [1, 1, 9, 9], 3) | change])
 
 
@@ -166,7 +166,7 @@ def test_a_missing_key_is_told_with_its_place(root: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"images": [image_entry(0), image_entry(0)]}, r"id 10 is there twice.*images\[1\]"),
         ({"images": [{"id": 1}]}, r"`file_name` is missing.*images\[0\]"),
@@ -179,9 +179,9 @@ def test_a_missing_key_is_told_with_its_place(root: Path, key: str) -> None:
         ({"annotations": {}}, "must hold a list `annotations`"),
     ],
 )
-def test_broken_lists_are_told(root: Path, changes: dict[str, Any], said: str) -> None:
+def test_broken_lists_are_told(root: Path, changes: dict[str, Any], message: str) -> None:
     write_json(root, "train2017", read_json(root) | changes)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         open_coco(root, "train", masks=True)
 
 

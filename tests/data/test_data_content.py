@@ -34,9 +34,9 @@ def of(root: Path | str, **fields: object) -> ProxyRecipe:
 
 
 def digest(root: Path | str, cache: Path | None = None) -> str:
-    found = identify(of(root), cache).digest
-    assert found is not None
-    return found
+    content_digest = identify(of(root), cache).digest
+    assert content_digest is not None
+    return content_digest
 
 
 @pytest.fixture

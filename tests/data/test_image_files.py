@@ -234,16 +234,16 @@ def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.C
     )
     outputs: list[str] = []
 
-    def said(command: list[str]) -> None:
+    def append_output(command: list[str]) -> None:
         assert main(command) == 0
         outputs.append(" ".join(capsys.readouterr().out.split()))
 
-    said(["run", str(path), "--results", str(results), "--executor", "inline"])
+    append_output(["run", str(path), "--results", str(results), "--executor", "inline"])
     for verb in (["show"], ["status"], ["show", "--json"], ["status", "--json"]):
-        said([verb[0], str(path), "--results", str(results), *verb[1:]])
+        append_output([verb[0], str(path), "--results", str(results), *verb[1:]])
     outputs.append((results / "s" / "summary.json").read_text())
     outputs.append(" ".join((results / "s" / "summary.txt").read_text().split()))
-    said(
+    append_output(
         [
             "run",
             str(write_folder_study(tmp_path / "again.yaml", root)),
@@ -255,7 +255,7 @@ def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.C
     )
     for text in outputs:
         assert all(part in text for part in expected), text
-    said(["show", str(path), "0", "--results", str(results)])
+    append_output(["show", str(path), "0", "--results", str(results)])
     assert "2 of the validation images could not be read" in outputs[-1] and "val_images 14" in outputs[-1]
 
 

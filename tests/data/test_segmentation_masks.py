@@ -1,4 +1,4 @@
-"""Masks that label nothing, and images whose masks may be turned: no mean over nothing, no mask beside its image."""
+"""Masks that label nothing, and images whose masks may be turned: no mean over nothing, no misaligned mask."""
 
 from pathlib import Path
 
@@ -142,5 +142,5 @@ def test_a_folder_of_many_bits_is_scaled_alike_in_both_splits(tmp_path: Path) ->
     pictures = open_classification(full_recipe(data={"dataset": "imagefolder"}), root, tmp_path)
     assert pictures.val is not None
     seen = [images.image_or_failure(0) for images in (pictures.train, pictures.val)]
-    assert [np.asarray(each).max() for each in seen if isinstance(each, Image.Image)] == [200 // 16, 200]
+    assert [np.asarray(image).max() for image in seen if isinstance(image, Image.Image)] == [200 // 16, 200]
     assert "integer values from 200 to 3200" in pictures.notes[0]
