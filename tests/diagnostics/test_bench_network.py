@@ -42,7 +42,7 @@ def with_kernel(k: int) -> nn.Module:
 
 def test_every_network_takes_its_turn_in_every_form(rows: list[NetworkResult]) -> None:
     networks = [(NANO, "harness"), (NANO, "conv2d"), (PEER, "timm")]
-    expected = [(*each, layout, mode) for each in networks for layout in LAYOUTS for mode in NETWORK_MODES]
+    expected = [(*network, layout, mode) for network in networks for layout in LAYOUTS for mode in NETWORK_MODES]
     assert sorted((result.network, result.kernels, result.layout, result.mode) for result in rows) == sorted(expected)
 
 
@@ -56,8 +56,12 @@ def test_each_figure_follows_from_the_rows(rows: list[NetworkResult]) -> None:
             assert result.gain is None and result.depthwise_share is None
         else:
             assert result.gain == pytest.approx(result.images_per_s / fastest)
-            own = [other.images_per_s for other in rows if (other.mode, other.kernels) == (result.mode, result.kernels)]
-            assert (result.depthwise_share is not None) == (result.images_per_s == max(own, key=lambda rate: rate or 0))
+            rates = [
+                other.images_per_s for other in rows if (other.mode, other.kernels) == (result.mode, result.kernels)
+            ]
+            assert (result.depthwise_share is not None) == (
+                result.images_per_s == max(rates, key=lambda rate: rate or 0)
+            )
             assert result.depthwise_share is None or 0 < result.depthwise_share < 1
 
 
@@ -69,7 +73,7 @@ def test_the_better_layout_is_shown(rows: list[NetworkResult]) -> None:
         (PEER, "timm"),
     ]
     for row in shown:
-        both = [each for each in rows if (each.kernels, each.mode) == (row.kernels, "training")]
+        both = [result for result in rows if (result.kernels, result.mode) == (row.kernels, "training")]
         assert row.images_per_s == max(result.images_per_s or 0 for result in both)
     assert [len(grid.lines) for grid in network_tables(rows, "cpu")] == [3, 3]
 

@@ -1,4 +1,4 @@
-"""The bench on inputs that take no time: what it measures is really there, and its table says what was measured."""
+"""The bench on inputs that take no time: what it measures exists, and its table lists what was measured."""
 
 import csv
 from pathlib import Path
@@ -25,8 +25,8 @@ from harness.training.run import Epoch
 
 
 def made(**fields: Any) -> Conditions:
-    known = {"date": "2026-01-02 03:04 UTC", "machine": "a machine", "system": "Linux", "versions": "torch 2"}
-    return Conditions(**{**known, "load": 0.1, "cpus": 2, "is_quick": False, **fields})
+    defaults = {"date": "2026-01-02 03:04 UTC", "machine": "a machine", "system": "Linux", "versions": "torch 2"}
+    return Conditions(**{**defaults, "load": 0.1, "cpus": 2, "is_quick": False, **fields})
 
 
 def tiny_jobs(folder: Path, **changes: Any) -> JobSeries:
@@ -55,7 +55,7 @@ def test_the_help_is_timed() -> None:
 
 
 def test_a_start_is_taken_apart(tmp_path: Path) -> None:
-    with separate_slots() as machine, machine.alone():  # as the bench has it: the study computes, and waits for nobody
+    with separate_slots() as machine, machine.alone():  # as the bench does: the study does not wait for others
         parts = parts_of_start(write_study(tmp_path, TINY), "inline", tmp_path / "results")
     assert sum(parts.values()) < 50
     assert tuple(parts) == PARTS
@@ -114,10 +114,10 @@ def test_a_proxy_that_fails_is_told_of(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_ray_is_compared_with_plain_processes(tmp_path: Path) -> None:
-    found = {figure.name: figure for figure in compare_executors(tiny_jobs(tmp_path), rounds=1)}
-    over = found["a proxy in a Ray worker, over inline"]
-    assert over.median == pytest.approx(found["in a Ray worker"].median / found["inline"].median)
-    assert found["inline"].median > 0
+    comparisons = {figure.name: figure for figure in compare_executors(tiny_jobs(tmp_path), rounds=1)}
+    over = comparisons["a proxy in a Ray worker, over inline"]
+    assert over.median == pytest.approx(comparisons["in a Ray worker"].median / comparisons["inline"].median)
+    assert comparisons["inline"].median > 0
 
 
 def test_two_workers_are_held_against_twice_the_work_of_one() -> None:

@@ -55,9 +55,9 @@ def test_a_run_of_two_workers_is_reproduced_bit_by_bit_in_two_further_processes(
     for arguments in (("study.yaml", "1"), ("results/tiny/summary.json", "1")):
         done = harness("reproduce", *arguments, "--json", cwd=folder)
         assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
-        assert (said["outcome"], said["not_the_same_environment"]) == ("same bits", [])
-        assert said["compared"] == 2 * 4 + 2 and said["apart"] == 0.0
+        comparison = json.loads(done.stdout)
+        assert (comparison["outcome"], comparison["not_the_same_environment"]) == ("same bits", [])
+        assert comparison["compared"] == 2 * 4 + 2 and comparison["apart"] == 0.0
         assert "epoch 2/2: top1" in done.stderr
     assert (files_of(folder), (folder / "results" / "studies.db").read_bytes()) == before
 
@@ -102,7 +102,7 @@ def test_equal_bits_in_another_environment_are_same_bits(copy: Path) -> None:
 
 
 def older(copy: Path, revision: int) -> Path:
-    """A summary as it was before environments were recorded: no curve, no recipe, a study file beside it."""
+    """A summary as it was before environments were recorded: no curve, no recipe, a study file next to it."""
     values = summary_of(copy)
     recipe = ProxyRecipe.model_validate(values["recipe"])
     for key in ("recipe", "recipe_revision", "environment", "other_environments", "left_out"):
