@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: nothing that a worker has said is lost, whenever they come."""
+"""Ctrl-C and SIGTERM: no record of a worker is lost, whenever they arrive."""
 
 import os
 import signal

@@ -45,8 +45,8 @@ def start_executor() -> Iterator[StartExecutor]:
     """Starts an executor on Ray, and shuts it down after the test."""
     with ExitStack() as at_end:
 
-        def start(wanted: WorkerRequest) -> Executor:
-            executor = make_executor("ray", wanted)
+        def start(worker_request: WorkerRequest) -> Executor:
+            executor = make_executor("ray", worker_request)
             at_end.callback(executor.shutdown)
             return executor
 
@@ -96,8 +96,8 @@ def test_a_node_that_dies_loses_its_run_and_the_others_continue(
     third = cluster.add_node(num_cpus=1)
     executor = start_executor(WorkerRequest(address=cluster.address))
     assert executor.slots == 3
-    own = ray.get_runtime_context().get_node_id()
-    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != own)
+    driver_node = ray.get_runtime_context().get_node_id()
+    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != driver_node)
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(3)]
     for job in jobs:
         executor.submit(job)
