@@ -77,7 +77,7 @@ def test_answers_of_a_third_class_are_no_decisions() -> None:
 
 
 def test_decisions_are_counted_by_hand() -> None:
-    answers, shapes, cues = (np.array(each) for each in ([0, 1, 2, 1, 3], [0, 0, 0, 1, 2], [1, 1, 1, 1, 0]))
+    answers, shapes, cues = (np.array(labels) for labels in ([0, 1, 2, 1, 3], [0, 0, 0, 1, 2], [1, 1, 1, 1, 0]))
     decisions = count_decisions(answers, shapes, cues)
     assert (decisions.images, decisions.shape, decisions.cue, decisions.total) == (
         4,
@@ -134,7 +134,7 @@ def test_the_members_are_what_their_class_says() -> None:
 
 
 def test_no_class_of_imagenet_is_of_two_of_the_sixteen() -> None:
-    members = [i for each in SIXTEEN_CLASS_MEMBERS.values() for i in each]
+    members = [i for class_members in SIXTEEN_CLASS_MEMBERS.values() for i in class_members]
     assert len(members) == len(set(members)) == 207 and max(members) < IMAGENET_CLASSES
     assert len(SIXTEEN_CLASSES) == 16 and list(SIXTEEN_CLASSES) == sorted(SIXTEEN_CLASSES)
     assert [len(SIXTEEN_CLASS_MEMBERS[name]) for name in ("bird", "dog")] == [49, 109]
@@ -195,10 +195,10 @@ def decided(cue: int, folder: Path) -> CueConflictResult:
 
 
 def test_stimuli_are_found_by_their_names(folder: Path) -> None:
-    found = find_stimuli(folder)
-    pairs = {(SIXTEEN_CLASSES[stimulus.shape], SIXTEEN_CLASSES[stimulus.texture]) for stimulus in found.conflicts}
-    assert len(found.conflicts) == 6 and ("dog", "bird") in pairs and ("boat", "car") in pairs
-    assert found.agreeing == 1 and [path.name for path in found.misnamed] == ["cat4_bicycle1.png"]
+    stimuli = find_stimuli(folder)
+    pairs = {(SIXTEEN_CLASSES[stimulus.shape], SIXTEEN_CLASSES[stimulus.texture]) for stimulus in stimuli.conflicts}
+    assert len(stimuli.conflicts) == 6 and ("dog", "bird") in pairs and ("boat", "car") in pairs
+    assert stimuli.agreeing == 1 and [path.name for path in stimuli.misnamed] == ["cat4_bicycle1.png"]
 
 
 @pytest.mark.parametrize(("cue", "share"), [(SHAPE, 100.0), (TEXTURE, 0.0)])
@@ -269,7 +269,9 @@ def test_the_verb_prints_a_table_and_json(weights: Path, folder: Path, tmp_path:
     values = json.loads(called(*arguments, "--json", cwd=tmp_path).stdout)
     assert values["left_out"] == {"misnamed": 1, "without_conflict": 1, "unreadable": 1}
     assert values["images"] == 5 and list(values["classes"]) == list(SIXTEEN_CLASSES)
-    assert values["shape_decisions"] == sum(each["shape_decisions"] for each in values["classes"].values())
+    assert values["shape_decisions"] == sum(
+        class_result["shape_decisions"] for class_result in values["classes"].values()
+    )
     assert len(values["published"]) == len(SHAPE_BIAS) == 7
     assert values["environment"]["operator"] and values["environment"]["operator"] in result.stdout
 
