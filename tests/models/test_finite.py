@@ -133,9 +133,9 @@ def examined(*models: nn.Module) -> AccuracyResult:
     preprocessing = Preprocessing(16, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
     forms = dict(zip(("training", "merged"), models, strict=False))
     records: Iterator[Any] = measure_accuracy(forms, InMemoryImages(dataset().val), preprocessing, CPU, loaders=0)
-    found = list(records)[-1]
-    assert isinstance(found, AccuracyResult)
-    return found
+    accuracy = list(records)[-1]
+    assert isinstance(accuracy, AccuracyResult)
+    return accuracy
 
 
 def test_an_examination_ends_at_the_first_logit_that_is_none() -> None:

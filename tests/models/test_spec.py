@@ -168,7 +168,7 @@ def test_spellings_of_one_network_have_one_fingerprint() -> None:
 
 def test_each_field_that_changes_the_network_changes_the_fingerprint() -> None:
     assert set(OTHER) == set(FIELDS) - {"family"}, "a new field needs a value here"
-    networks = [PLAIN, *(PLAIN | beside for beside in COUNTS_IN.values())]
+    networks = [PLAIN, *(PLAIN | fields for fields in COUNTS_IN.values())]
     networks += [PLAIN | COUNTS_IN.get(name, {}) | {name: value} for name, value in OTHER.items()]
     prints = [NetworkSpec.from_mapping(network).fingerprint() for network in networks]
     assert len(set(prints)) == len(networks)
@@ -187,7 +187,7 @@ SPELLINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kernel": "sequential", "dilation": 2, "K": 5}, {"kernel": "sequential", "dilation": 2, "K": 7}),
     ({"family": "convnext", "kernel": "peripheral", "reparam": 5}, {"family": "convnext", "reparam": 5}),
 ]
-"""Two ways each to write one network, beside `PLAIN`."""
+"""Pairs of ways to write one network, as changes of `PLAIN`."""
 
 DIFFERENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kernel": "peripheral", "K": [7, 7, 7, 9]}, {"K": [7, 7, 7, 9]}),

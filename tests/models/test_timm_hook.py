@@ -1,4 +1,4 @@
-"""The presets are in timm whichever is imported first, and the hook that sees to it is noticed by nobody else."""
+"""The presets are in timm whichever is imported first, and the import hook for it has no other effect."""
 
 import subprocess
 import sys

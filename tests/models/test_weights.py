@@ -1,4 +1,4 @@
-"""Weights in files: the released checkpoints' layout in and out to the bit, and a clear error for each thing wrong."""
+"""Weights in files: the released checkpoints' layout is read and written bitwise, and each fault has a clear error."""
 
 import json
 import os
@@ -69,10 +69,10 @@ def test_there_and_back_is_equal_to_the_bit(tmp_path: Path, merged: bool, classe
 def test_the_metadata_say_which_network_which_form_and_from_where(tmp_path: Path) -> None:
     released = saved(tmp_path / "nano.pth", state_of(NANO, merged=True))
     import_weights(released, tmp_path / "nano.safetensors", NANO)
-    said = metadata_of(tmp_path / "nano.safetensors")
-    assert NetworkSpec.from_mapping(json.loads(said["spec"])) == NANO
-    assert (said["form"], said["source"], said["harness"]) == ("merged", "nano.pth", __version__)
-    assert len(said["source_sha256"]) == 64
+    metadata = metadata_of(tmp_path / "nano.safetensors")
+    assert NetworkSpec.from_mapping(json.loads(metadata["spec"])) == NANO
+    assert (metadata["form"], metadata["source"], metadata["harness"]) == ("merged", "nano.pth", __version__)
+    assert len(metadata["source_sha256"]) == 64
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from weights_files import SPEC, A, assert_equal, error_of, saved
 
 from harness.models.weights import read_weights
 
-# What lies beside the weights
+# What a file contains besides weights
 
 
 class Config:
