@@ -44,7 +44,7 @@ def _largest(x: Tensor) -> float:
 
 @st.composite
 def windows(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], Window]:
-    """A map, a kernel and a window with room for at least one output."""
+    """A map, a kernel and a window that have at least one output."""
     size, kernel = draw(pairs), draw(pairs)
     stride = draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))
     dilation = draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))

@@ -1,4 +1,4 @@
-"""The direct convolution: any division of its work gives the same, and PyTorch knows its operators."""
+"""The direct convolution: any division of its work gives the same, and its operators are registered with PyTorch."""
 
 from collections.abc import Iterator
 
