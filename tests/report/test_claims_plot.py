@@ -67,7 +67,7 @@ def has_colour(path: Path, colour: str) -> bool:
 
 
 def texts(figure: Figure) -> dict[str, Any]:
-    """By text, where it stands on the page."""
+    """The bounding box of each text on the page."""
     figure.canvas.draw()
     shown = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible() and text.get_text()]
     return {f"{i}: {text.get_text()}": text.get_window_extent() for i, text in enumerate(shown)}
@@ -101,17 +101,17 @@ def test_what_is_read_back_is_what_was_judged(claimed: StudyResults, kept: Claim
 
 def test_the_page_says_all_and_nothing_lies_on_anything(kept: ClaimsSummary) -> None:
     figure = draw_claims_figure(kept)
-    found = texts(figure)
+    boxes = texts(figure)
     page = figure.bbox
     for words in ("question: 4 claims", "cpu (test, 1 thread)", "torch 2.15.0", "K=13-13-13-13 reparam=5", "n = 4"):
-        assert any(words in text for text in found), words
+        assert any(words in text for text in boxes), words
     for claim in kept.claims:
-        assert any(text.endswith(f": {claim.name}") for text in found)
-        assert any(claim.says in text.replace("\n", " ") for text in found)
-    assert any("1 in $2 (5 %)" in text.replace("\n", " ") for text in found)
-    for text, box in found.items():
+        assert any(text.endswith(f": {claim.name}") for text in boxes)
+        assert any(claim.says in text.replace("\n", " ") for text in boxes)
+    assert any("1 in $2 (5 %)" in text.replace("\n", " ") for text in boxes)
+    for text, box in boxes.items():
         assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, f"cut: {text}"
-    for (one, a), (other, b) in combinations(found.items(), 2):
+    for (one, a), (other, b) in combinations(boxes.items(), 2):
         assert not a.padded(-1).overlaps(b.padded(-1)), f"{one} | {other}"
 
 
@@ -130,7 +130,9 @@ def test_every_verdict_has_a_word_and_a_colour(kept: ClaimsSummary, verdict: Ver
     plot_claims(tmp_path / "one.png", shown)
     assert has_colour(tmp_path / "one.png", VERDICT_MARKS[verdict][0])
     others = [
-        VERDICT_MARKS[each][0] for each in Verdict if each not in (verdict, Verdict.UNDECIDED)
+        VERDICT_MARKS[other_verdict][0]
+        for other_verdict in Verdict
+        if other_verdict not in (verdict, Verdict.UNDECIDED)
     ]  # words are grey, too
     assert not any(has_colour(tmp_path / "one.png", other) for other in others)
     assert any(text.endswith(f": {verdict}") for text in texts(draw_claims_figure(shown)))

@@ -50,9 +50,9 @@ def shown_study(folder: Path, **overrides: Any) -> Iterator[ServedStudy]:
         cwd=folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    said = process.stdout.readline()
-    assert said.startswith("question is shown at http://127.0.0.1:"), said
-    yield ServedStudy(study, said.split()[-1])
+    first_line = process.stdout.readline()
+    assert first_line.startswith("question is shown at http://127.0.0.1:"), first_line
+    yield ServedStudy(study, first_line.split()[-1])
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
@@ -103,11 +103,11 @@ def test_learning_curves_are_there(study: Any) -> None:
 
 
 def test_attributes_are_there(study: Any) -> None:
-    attributes = {each["key"]: each["value"] for each in study["trials"][4]["user_attrs"]}
+    attributes = {attribute["key"]: attribute["value"] for attribute in study["trials"][4]["user_attrs"]}
     assert int(attributes["params"]) > 400_000 and int(attributes["macs"]) > 40_000_000
     assert json.loads(attributes["seeds"]) == [0, 1, 2] and len(json.loads(attributes["runs"])) == 3
     assert attributes["device"] == "cpu (test, 1 thread)" and "torch" in attributes["versions"]
-    about = {each["key"]: each["value"] for each in study["user_attrs"]}
+    about = {attribute["key"]: attribute["value"] for attribute in study["user_attrs"]}
     assert about["question"] == "How large?" and "maximize top1" in about["objective"]
 
 

@@ -33,10 +33,10 @@ def over_budget(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
 
 def test_the_best_is_the_best_within_the_budgets(over_budget: tuple[Path, Any, Api]) -> None:
     folder, study, _ = over_budget
-    said = best_of(folder)
+    summary = best_of(folder)
     (best,) = study["best_trials"]
-    assert best["number"] == said["best_trial"]
-    row = next(row for row in said["configurations"] if best["number"] in row["trials"])
+    assert best["number"] == summary["best_trial"]
+    row = next(row for row in summary["configurations"] if best["number"] in row["trials"])
     assert best["values"] == [pytest.approx(row["mean"])] and row["latency_ms_p50"] <= 8
 
 
@@ -139,11 +139,11 @@ def test_replicates_of_a_configuration_share_its_mean(tmp_path: Path) -> None:
     )
     with served(played) as api:
         study = api.study()
-    said = best_of(tmp_path)
-    means = {number: row["mean"] for row in said["configurations"] for number in row["trials"]}
-    assert any(len(row["trials"]) > 1 for row in said["configurations"])
+    summary = best_of(tmp_path)
+    means = {number: row["mean"] for row in summary["configurations"] for number in row["trials"]}
+    assert any(len(row["trials"]) > 1 for row in summary["configurations"])
     assert {trial["number"]: trial["values"][0] for trial in study["trials"]} == pytest.approx(means)
-    assert study["best_trials"][0]["number"] == said["best_trial"]
+    assert study["best_trials"][0]["number"] == summary["best_trial"]
 
 
 def test_a_study_that_is_still_trained_is_shown_as_it_is_answered(tmp_path: Path) -> None:

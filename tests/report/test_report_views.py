@@ -125,7 +125,7 @@ def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
 # Status
 
 
-def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
+def status_of(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
     with open_study_reader(played.path, played.workspace) as reader:
         from harness.analysis.results import study_results
 
@@ -141,7 +141,7 @@ def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]
 
 
 def test_status_of_a_finished_study(played: Played) -> None:
-    text, values = look(played)
+    text, values = status_of(played)
     assert "finished" in text and "5 complete; 5 in all" in text and "15 complete; 15 at most" in text
     assert values["is_finished"] and values["best"]["n"] == 3
 
@@ -150,7 +150,7 @@ def test_status_while_a_study_runs(tmp_path: Path) -> None:
     study = Played(tmp_path)
     for at, _ in enumerate(study.events(slots=2)):
         if at == 40:
-            text, values = look(study, driver="process 7 on host")
+            text, values = status_of(study, driver="process 7 on host")
     assert "driven by process 7 on host" in text
     assert values["runs"]["running"] == 2
     assert f"/{EPOCHS}" in text and "best" in text and not values["is_finished"]
@@ -162,7 +162,7 @@ def test_status_of_a_study_that_was_stopped(tmp_path: Path) -> None:
     for _ in range(20):
         next(events)
     events.close()
-    text, values = look(study)
+    text, values = status_of(study)
     assert "not running" in text and not values["is_finished"]
 
 
@@ -212,9 +212,9 @@ def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Play
 
 def test_plan_of_a_sampler_is_a_seeded_sample_and_says_so(tmp_path: Path) -> None:
     study = Played(tmp_path, search={"sampler": "tpe", "trials": 3, "seeds": 1})
-    found = [plan_study(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
-    assert found[0] == found[1] and found[0].is_sample and len(found[0].rows) == 3
-    assert "a sample of what the sampler may choose" in text_of(plan_view(found[0]))
+    plans = [plan_study(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
+    assert plans[0] == plans[1] and plans[0].is_sample and len(plans[0].rows) == 3
+    assert "a sample of what the sampler may choose" in text_of(plan_view(plans[0]))
 
 
 def test_plan_without_known_images_gives_no_time(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The answer of a study: its rows, what may be said of them, its tables."""
+"""The results of a study: its rows, the conclusions from them, its tables."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -127,7 +127,7 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
     assert text_of(results_view(results))
 
 
-# What may be said
+# Conclusions
 
 
 def test_one_seed_is_called_what_it_is(tmp_path: Path) -> None:
