@@ -1,4 +1,4 @@
-"""The driver against a real store and Optuna, with an executor that says what a script has it say."""
+"""The driver against a real store and Optuna, with an executor whose records come from a script."""
 
 import math
 import statistics

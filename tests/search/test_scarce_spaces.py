@@ -101,11 +101,11 @@ def test_a_proposal_in_vain_is_replaced_by_the_nearest_network_that_fits(tmp_pat
     space = build_space(scarce(tmp_path, 213_000), classes=8, channels=1)
     census = take_census(space)
     assert census.is_complete and census.is_scarce and len(census.feasible) > 3
-    wanted = census.feasible[2]
-    far = {**wanted.params, "C[0]": 120}
+    target = census.feasible[2]
+    far = {**target.params, "C[0]": 120}
     assert census.nearest_to(far, space.axes, set()) is not None
-    assert census.nearest_to(wanted.params, space.axes, set()) == wanted
-    assert census.nearest_to(wanted.params, space.axes, {wanted.fingerprint}) != wanted
+    assert census.nearest_to(target.params, space.axes, set()) == target
+    assert census.nearest_to(target.params, space.axes, {target.fingerprint}) != target
 
 
 def test_a_large_space_is_told_by_its_interval(tmp_path: Path) -> None:

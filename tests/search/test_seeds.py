@@ -1,4 +1,4 @@
-"""No seed is lost from a mean: none is pruned by its value, and one that did not end is named where the mean stands."""
+"""No seed is lost from a mean: none is pruned by its value, and one that did not end is named with the mean."""
 
 import random
 import statistics
@@ -326,8 +326,8 @@ class Seeds:
         self._random = random.Random(number)
 
     def draw(self, truth: float) -> tuple[float, float]:
-        own = self._random.gauss(0, 1)
-        return truth + 0.9 * own + 0.436 * self._random.gauss(0, 1), truth + own
+        deviation = self._random.gauss(0, 1)
+        return truth + 0.9 * deviation + 0.436 * self._random.gauss(0, 1), truth + deviation
 
 
 def every_seed_is_judged(number: int) -> Means:
@@ -376,13 +376,15 @@ def biases(rule: Callable[[int], Means]) -> dict[float, float]:
         for truth, values in rule(number).items():
             errors.setdefault(truth, []).append(statistics.fmean(values) - truth)
     return {
-        truth: statistics.fmean(each) / (statistics.stdev(each) / len(each) ** 0.5) for truth, each in errors.items()
+        truth: statistics.fmean(configuration_errors)
+        / (statistics.stdev(configuration_errors) / len(configuration_errors) ** 0.5)
+        for truth, configuration_errors in errors.items()
     }
 
 
 def test_no_reported_mean_is_biased_by_pruning() -> None:
-    found = biases(screening_is_judged)
-    assert set(found) == set(CONFIGURATIONS) and all(abs(each) < 3 for each in found.values()), found
+    scores = biases(screening_is_judged)
+    assert set(scores) == set(CONFIGURATIONS) and all(abs(score) < 3 for score in scores.values()), scores
 
 
 @pytest.mark.parametrize("rule", [every_seed_is_judged, first_seed_is_judged])
