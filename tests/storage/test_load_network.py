@@ -100,16 +100,16 @@ def test_images_of_a_run_of_an_earlier_recipe_are_not_those_of_now(
 
 
 def test_what_is_not_there_is_told_with_what_is(training: Training, tmp_path: Path) -> None:
-    def said(named: Path | str, which: str | None = None) -> str:
+    def refusal(named: Path | str, which: str | None = None) -> str:
         with pytest.raises(UserError) as caught:
             load_network(str(named), which=which)
         return str(caught.value)
 
-    assert "must be that of a training" in said(tmp_path)
-    assert "with the folder of a training at full scale" in said("replknet_nano", "last")
+    assert "must be that of a training" in refusal(tmp_path)
+    assert "with the folder of a training at full scale" in refusal("replknet_nano", "last")
     for name in (NETWORK, RECIPE):
         (tmp_path / name).write_text((training[0] / name).read_text())
-    assert "not completed an epoch" in said(tmp_path)
+    assert "not completed an epoch" in refusal(tmp_path)
     (tmp_path / WEIGHTS["best"]).write_bytes((training[0] / WEIGHTS["best"]).read_bytes())
     assert load_network(str(tmp_path)).spec == load_network(str(training[0])).spec
-    assert "There are: best." in said(tmp_path, "last-ema")
+    assert "There are: best." in refusal(tmp_path, "last-ema")

@@ -209,8 +209,8 @@ def test_what_is_not_finite_is_kept(store: Store, value: float) -> None:
     store.ensure_run(RUN)
     store.claim(RUN.id, "s", Path("/results/s"))
     store.record(RUN.id, [STARTED, replace(epoch(1), train_loss=value), Measured("m", value)])
-    found = (store.epochs(RUN.id)[0].train_loss, store.metrics(RUN.id)["m"])
-    assert all(f == value or (math.isnan(f) and math.isnan(value)) for f in found)
+    stored = (store.epochs(RUN.id)[0].train_loss, store.metrics(RUN.id)["m"])
+    assert all(number == value or (math.isnan(number) and math.isnan(value)) for number in stored)
 
 
 def test_many_runs_at_once(store: Store) -> None:
@@ -280,10 +280,10 @@ def test_fresh_keeps_what_others_have(store: Store) -> None:
     mine, shared, taken, free = (Run(NANO, RECIPE, seed) for seed in range(4))
     for name in "st":
         study = open_study(store, name, directions=["maximize"])
-        asked = study.ask()
-        asked.set_user_attr("a", 1)
-        asked.report(0.5, 1)
-        study.tell(asked, 1.0)
+        asked_trial = study.ask()
+        asked_trial.set_user_attr("a", 1)
+        asked_trial.report(0.5, 1)
+        study.tell(asked_trial, 1.0)
     for trial, run in enumerate((mine, shared)):
         train(store, run)
         store.link("s", trial, run.id, 0)
@@ -311,8 +311,8 @@ def test_a_results_folder_can_be_moved(tmp_path: Path) -> None:
             store.claim(Run(NANO, RECIPE, seed).id, "s", folder)
     here.rename(there)
     with Store.open(there / "studies.db") as store:
-        found = [store.run(Run(NANO, RECIPE, seed).id).folder for seed in range(2)]
-    assert found == [there / "s", tmp_path / "outside"]
+        folders = [store.run(Run(NANO, RECIPE, seed).id).folder for seed in range(2)]
+    assert folders == [there / "s", tmp_path / "outside"]
 
 
 def test_readers_see_whole_batches_while_a_driver_writes(database: str) -> None:
