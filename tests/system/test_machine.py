@@ -61,9 +61,9 @@ def test_the_quota_of_a_control_group_is_the_least_of_those_above_it(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
-    own = tmp_path / "own"
-    own.write_text("0::/a/b\n")
-    assert cpu_quota(tmp_path, own) == quota
+    cgroup_file = tmp_path / "own"
+    cgroup_file.write_text("0::/a/b\n")
+    assert cpu_quota(tmp_path, cgroup_file) == quota
     assert cpu_quota(tmp_path, tmp_path / "none") == (None if "cpu.max" in files or not files else quota)
 
 
@@ -82,12 +82,12 @@ def test_ray_is_told_the_processors_that_this_process_may_use(monkeypatch: pytes
 
     from harness.executors import ray_cluster
 
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(ray, "init", lambda **settings: told.update(settings))
+    ray_settings: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **settings: ray_settings.update(settings))
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
         ray_cluster.start_cluster()
     finally:
         os.sched_setaffinity(0, before)
-    assert told["num_cpus"] == 1
+    assert ray_settings["num_cpus"] == 1
