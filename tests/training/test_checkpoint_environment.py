@@ -159,7 +159,7 @@ def test_a_checkpoint_names_the_epoch_from_which_each_environment_computed(
     assert sum(isinstance(record, Epoch) for record in records) == 3 and isinstance(records[-2], Measured)
     state = read_state(job.checkpoint)
     assert state is not None
-    assert [(each["epoch"], each["environment"]["settings"][SETTING]) for each in state["environments"]] == [
+    assert [(entry["epoch"], entry["environment"]["settings"][SETTING]) for entry in state["environments"]] == [
         (1, FIRST),
         (3, SECOND),
     ]

@@ -22,7 +22,7 @@ def figures(boxes: list[list[float]], labels: list[int], **changes: Any) -> Inst
     return Instances(rows, np.array(labels, np.int64), **fields)
 
 
-def found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
+def detections_of(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
     rows = np.array(boxes, np.float32).reshape(-1, 4)
     return Detections(rows, np.array(labels, np.int64), np.array(scores, np.float32))
 
@@ -30,7 +30,7 @@ def found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> D
 def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
     one, crowd, inside = [0.0, 0, 10, 10], [20.0, 20, 80, 80], [30.0, 30, 40, 40]
     there = figures([one, crowd], [0, 0], is_crowd=np.array([False, True]))
-    detections = found([inside, one], [0, 0], [0.9, 0.8])
+    detections = detections_of([inside, one], [0, 0], [0.9, 0.8])
     assert dict(detection_metrics([detections], [there], NAMES))["ap"] == pytest.approx(100)
     alone = dict(detection_metrics([detections], [figures([one], [0])], NAMES))
     assert alone["ap"] == pytest.approx(50)
@@ -38,7 +38,7 @@ def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
 
 def test_sizes_go_by_the_area_of_the_figure_and_not_of_its_box() -> None:
     box = [0.0, 0, 100, 100]
-    seen = [found([box], [0], [0.9])]
+    seen = [detections_of([box], [0], [0.9])]
     thin = dict(detection_metrics(seen, [figures([box], [0], areas=np.array([1000.0], np.float32))], NAMES))
     whole = dict(detection_metrics(seen, [figures([box], [0])], NAMES))
     assert "ap_small" in thin and "ap_large" not in thin
@@ -46,16 +46,16 @@ def test_sizes_go_by_the_area_of_the_figure_and_not_of_its_box() -> None:
 
 
 def test_classes_and_sizes_that_are_not_there_have_no_figure() -> None:
-    seen = dict(detection_metrics([found([], [], [])], [figures([[0.0, 0, 10, 10]], [1])], NAMES))
+    seen = dict(detection_metrics([detections_of([], [], [])], [figures([[0.0, 0, 10, 10]], [1])], NAMES))
     assert seen == {"ap": 0, "ap50": 0, "ap75": 0, "ap_small": 0, "ap_b": 0}
-    assert dict(detection_metrics([found([], [], [])], [figures([], [])], NAMES)) == {}
+    assert dict(detection_metrics([detections_of([], [], [])], [figures([], [])], NAMES)) == {}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [random_image(rng) for _ in range(6)]
-    own = dict(
+    metrics = dict(
         detection_metrics([detections for _, detections in images], [there for there, _ in images], NAMES, masks=True)
     )
     metric = MeanAveragePrecision(
@@ -76,8 +76,8 @@ def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
         by_class = expected[f"{kind}_map_per_class"].tolist()
         theirs |= {f"ap_{NAMES[label]}": by_class[i] for i, label in enumerate(expected["classes"].tolist())}
         shown = {prefix + name: 100 * float(share) for name, share in theirs.items() if share >= 0}
-        mine = {name: own[name] for name in own if name.startswith("mask_") == bool(prefix)}
-        assert mine == pytest.approx(shown, rel=1e-5, abs=1e-5)
+        prefixed = {name: metrics[name] for name in metrics if name.startswith("mask_") == bool(prefix)}
+        assert prefixed == pytest.approx(shown, rel=1e-5, abs=1e-5)
 
 
 def random_image(rng: np.random.Generator) -> tuple[Instances, Detections]:

@@ -37,9 +37,9 @@ def test_a_detector_trains_from_start_to_finish(tmp_path: Path, kind: str) -> No
 def test_a_training_that_was_stopped_goes_on_to_the_bit(tmp_path: Path, kind: str) -> None:
     whole = trained(job_of(tmp_path / "whole", recipe_of(kind)))
     job = job_of(tmp_path / "parts", recipe_of(kind))
-    asked = itertools.count()
+    calls = itertools.count()
     with pytest.raises(Stopped):
-        list(run_worker(job, CPU, should_stop=lambda: next(asked) == 3))
+        list(run_worker(job, CPU, should_stop=lambda: next(calls) == 3))
     resumed = trained(job)
     assert any("resuming in epoch 2 after 1 steps" in record.text for record in resumed if isinstance(record, Message))
     assert outcome(epochs_of(resumed)) == outcome(epochs_of(whole)[1:])

@@ -183,7 +183,7 @@ FOLDERS = RECIPE | {"data": {"dataset": "imagefolder"}, "epochs": 2, "batch_size
 
 @pytest.fixture
 def two_folders(tmp_path: Path) -> Path:
-    """A folder with a training that is done on `A`, beside `B`, whose images are of as many classes of other names."""
+    """A folder with a finished training on `A`, and with `B`, whose images are of as many classes with other names."""
     write(tmp_path, FOLDERS)
     write_folder(tmp_path / "A")
     write_folder(tmp_path / "B")

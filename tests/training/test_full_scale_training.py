@@ -1,4 +1,4 @@
-"""A training at full scale learns, goes on from any step as if undisturbed, and leaves what it should."""
+"""A training at full scale learns, resumes at any step as if undisturbed, and writes the files that it should."""
 
 import itertools
 import json
@@ -199,13 +199,13 @@ def test_gathered_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None
     """In a network without batch norms, whose parts know nothing of each other."""
     changes: dict[str, Any] = {"augmentation": {}, "drop_path": None, "ema": None, "epochs": 1}
     changes |= {"schedule": {"warmup_epochs": 0.0}, "optimizer": {"name": "sgd", "lr": 0.05}}
-    found = []
+    outcomes = []
     for micro in (4, 16):
         recipe = recipe_of(micro_batch=micro, **changes)
         spec = full_spec(recipe, family="convnext", K=3)
         (epoch,) = epochs_of(trained(job_of(tmp_path / str(micro), recipe, spec=spec)))
-        found.append((epoch.train_loss, last_state(tmp_path / str(micro))["model"]))
-    (loss, weights), (whole_loss, whole_weights) = found
+        outcomes.append((epoch.train_loss, last_state(tmp_path / str(micro))["model"]))
+    (loss, weights), (whole_loss, whole_weights) = outcomes
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     assert all(torch.allclose(weights[name], whole_weights[name], atol=1e-5) for name in weights)
 
@@ -311,7 +311,7 @@ def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_pa
     path.write_text(json.dumps([kept]))
     notes = [record.text for record in trained(job) if isinstance(record, Message)]
     assert any("another environment (before: operator revision a1b2, torch 2.14)" in text for text in notes)
-    assert [(each["epoch"], each["environment"]["operator"] == "a1b2") for each in json.loads(path.read_text())] == [
+    assert [(entry["epoch"], entry["environment"]["operator"] == "a1b2") for entry in json.loads(path.read_text())] == [
         (1, True),
         (2, False),
     ]

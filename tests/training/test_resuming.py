@@ -31,7 +31,7 @@ def curves_of(folder: Path, database: str = "results/studies.db") -> Curves:
         ids = [run_id for runs in store.trial_runs("tiny").values() for run_id in runs]
         assert {row.state for row in store.runs(ids).values()} == {RunState.COMPLETE}
         curves = store.epochs_of_runs(ids)
-    assert len(ids) == 2 and all([epoch.epoch for epoch in curves[each]] == [1, 2, 3] for each in ids)
+    assert len(ids) == 2 and all([epoch.epoch for epoch in curves[complete_id]] == [1, 2, 3] for complete_id in ids)
     return {
         run_id: [(epoch.epoch, epoch.train_loss, epoch.top1) for epoch in curve] for run_id, curve in curves.items()
     }

@@ -72,11 +72,11 @@ def test_a_tiny_network_learns_masks(tmp_path: Path, head: str) -> None:
     constant = intersection_over_union(confusion_matrix(torch.zeros_like(masks, dtype=torch.int64), masks, CLASSES))
     chance = 100 * constant.nanmean().item()
 
-    def learnt(epochs: int) -> float:
+    def miou_after(epochs: int) -> float:
         changes = {"head": head, "epochs": epochs, "channels": 16, "lr": 1e-2, "finest": 2}
         return transferred(dataset, with_(recipe, transfer=changes), C=[8, 8, 16, 16])["miou"]
 
-    short, long = learnt(1), learnt(6)
+    short, long = miou_after(1), miou_after(6)
     assert long > 1.5 * chance and long > short + 3, (chance, short, long)
 
 
@@ -177,9 +177,9 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
 
 def records(folder: Path, recipe: ProxyRecipe, stop_at: int | None = None) -> list[Record]:
     """What a run yields; stopped when it is asked for the `stop_at`th time whether it should."""
-    asked = itertools.count(1)
+    calls = itertools.count(1)
     job = Job(tiny_run(recipe=recipe), folder / "study")
-    return list(run_job(job, lambda: stop_at is not None and next(asked) >= stop_at))
+    return list(run_job(job, lambda: stop_at is not None and next(calls) >= stop_at))
 
 
 def measured(seen: list[Record]) -> dict[str, float]:
@@ -215,9 +215,9 @@ def test_a_transfer_that_was_stopped_begins_anew(tmp_path: Path) -> None:
 
 def test_a_transfer_without_masks_is_refused(tmp_path: Path) -> None:
     recipe = with_(recipe_with(), dataset="cifar10", root=str(tmp_path), train_size=None, val_size=None)
-    said = "`proxy.dataset` must have masks where `proxy.transfer` has the head deeplabv3plus, but got 'cifar10'"
+    message = "`proxy.dataset` must have masks where `proxy.transfer` has the head deeplabv3plus, but got 'cifar10'"
     for refused in (lambda: describe(recipe), lambda: load(recipe, tmp_path, 0)):
-        with pytest.raises(DataError, match=said) as raised:
+        with pytest.raises(DataError, match=message) as raised:
             refused()
         assert raised.value.remedy == "With masks: shapes."
 

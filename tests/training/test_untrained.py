@@ -1,4 +1,4 @@
-"""`epochs: 0`: a network is built and measured, not trained; every view says so, and nothing divides by its epochs."""
+"""`epochs: 0`: a network is measured but not trained; every view states it, and nothing divides by its epochs."""
 
 import json
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_a_warm_up_says_nothing_where_there_are_no_epochs() -> None:
 
 
 def no_training(job: Job) -> Iterator[Record]:
-    """What a worker says of an untrained network: the larger the first kernel, the slower."""
+    """The records of an untrained network: the larger the first kernel, the slower."""
     yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
     yield Measured("latency_ms_p50", job.run.spec.K[0] + 0.1 * job.run.seed)
     yield Measured("peak_memory_bytes", 5e8)
