@@ -21,8 +21,10 @@ REPOSITORY = Path(__file__).parent.parent
     ],
 )
 def test_a_script_of_an_earlier_version_gets_the_same_objects(earlier: str, present: str, name: str) -> None:
-    taken = import_module(earlier)
-    assert getattr(import_module(present), name) in [getattr(taken, own) for own in taken.__all__]
+    earlier_module = import_module(earlier)
+    assert getattr(import_module(present), name) in [
+        getattr(earlier_module, exported) for exported in earlier_module.__all__
+    ]
 
 
 @pytest.mark.long

@@ -85,7 +85,7 @@ def paths_in(cell: str) -> Iterator[str]:
 
 
 def names_in(cell: str) -> Iterator[tuple[str, str]]:
-    """Names with the file that they are said to be in: `A` and `B` in `path`."""
+    """Names with the file that should contain them: `A` and `B` in `path`."""
     for part in cell.split(";"):
         for path in paths_in(part):
             yield from ((name, path) for name in re.findall(r"`(\w+)`", part))
@@ -155,7 +155,7 @@ def test_the_table_names_what_is_there(what: str) -> None:
     new, edited = ROWS[what]
     folders = [path.rpartition("/")[0] for path in paths_in(new)]
     assert folders or new == "none"
-    assert [each for each in folders if not _is_there(each)] == []
+    assert [folder for folder in folders if not _is_there(folder)] == []
     for path in paths_in(edited):
         assert (REPOSITORY / "harness" / path).is_file(), path
     for name, path in names_in(edited):

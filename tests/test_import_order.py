@@ -110,7 +110,7 @@ def on_import(tree: ast.Module) -> ast.Module:
 
 def against_the_order(name: str, tree: ast.AST, table: dict[str, Row]) -> list[str]:
     """The imports of a module from packages after its own."""
-    own = table[package_of(name)]
+    importer = table[package_of(name)]
     wrong = {}
     for imported, line in imports(tree):
         package = package_of(imported)
@@ -118,8 +118,8 @@ def against_the_order(name: str, tree: ast.AST, table: dict[str, Row]) -> list[s
             continue
         if package not in table:
             wrong[package] = f"{name}:{line} imports from `{package}`, which has no row in the table"
-        elif table[package].position > own.position:
-            wrong[package] = f"{name}:{line} imports from `{package}`, which comes after `{own.name}`"
+        elif table[package].position > importer.position:
+            wrong[package] = f"{name}:{line} imports from `{package}`, which comes after `{importer.name}`"
     return list(wrong.values())
 
 
@@ -142,7 +142,9 @@ def test_torch_is_imported_where_the_table_allows_it(path: Path) -> None:
     if where == "yes":
         return
     examined = on_import(tree) if where == "in functions" else tree
-    wrong = [f"{name}:{line} imports {found}" for found, line in imports(examined) if found.split(".")[0] in TORCH]
+    wrong = [
+        f"{name}:{line} imports {imported}" for imported, line in imports(examined) if imported.split(".")[0] in TORCH
+    ]
     assert not wrong, "\n".join(wrong)
 
 
