@@ -201,7 +201,7 @@ def test_any_trial_of_a_study_at_chance_can_be_named(at_chance: tuple[Path, Stud
     assert result.returncode == 0 and "trial 1" in result.stdout and "B: [" in result.stdout
 
 
-def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path: Path) -> None:
+def test_one_configuration_above_chance_is_best_and_the_others_are_reported(tmp_path: Path) -> None:
     script = scored(lambda job: 12.5 + 20 * (job.run.spec.K[0] == 31 and job.run.spec.reparam[0] is None))
     results = Played(tmp_path).answer(script)
     assert results.limit is None and results.best is not None and results.best.params["K"] == [31, 29, 27, 13]
@@ -257,13 +257,13 @@ def test_costs_and_times_have_no_limits(tmp_path: Path) -> None:
 # --- noise
 
 
-def test_the_answer_says_which_noise_it_holds(tmp_path: Path) -> None:
+def test_the_answer_names_the_noise_it_includes(tmp_path: Path) -> None:
     results = Played(tmp_path).answer(scored(60.0))
     assert "training and validation images (each seed has its own)" in text_of(results_view(results), width=300)
     assert results.resampling == (("split", True),)
 
 
-def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
+def test_a_shared_data_set_is_reported(tmp_path: Path) -> None:
     results = Played(tmp_path, proxy=SCRIPTED["proxy"] | {"resample": "none"}).answer(scored(60.0))
     text = text_of(results_view(results), width=300)
     assert "one data set only" in text and "which are not part of them" in text
@@ -271,18 +271,18 @@ def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
     assert shown["resample"] == "none" and "one data set only" in shown["noise"]
 
 
-def test_mixed_runs_are_told() -> None:
+def test_mixed_runs_are_reported() -> None:
     line = noise_line([("none", True), ("split", True)])
     assert line is not None and line.startswith("Mixed: ") and "one data set only" in line and "its own" in line
     assert noise_line([]) is None
 
 
-def test_recorded_summaries_that_do_not_say_it_are_of_one_data_set() -> None:
+def test_recorded_summaries_without_the_key_are_of_one_data_set() -> None:
     summary = ClaimsSummary(study="old", conditions="", claims=())
     assert summary.resample == "none" and "one data set only" in summary.noise_line
 
 
-def test_sampling_error_and_images_stand_beside_the_spread(played_results: StudyResults) -> None:
+def test_sampling_error_and_images_are_shown_with_the_spread(played_results: StudyResults) -> None:
     best = played_results.best
     assert best is not None and best.val_images == IMAGES
     assert best.sampling_error == pytest.approx(sampling_error(best.mean or 0.0, IMAGES))
