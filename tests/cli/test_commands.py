@@ -77,7 +77,7 @@ def test_dry_run_lists_costs_and_time_and_writes_nothing(tmp_path: Path) -> None
     assert files_of(tmp_path) == {"study.yaml"}
 
 
-def test_dry_run_of_a_finished_study_knows_it(finished: Finished) -> None:
+def test_dry_run_recognizes_a_finished_study(finished: Finished) -> None:
     folder, _ = finished
     assert "of which the store has 4; 0 to train" in called("run", "study.yaml", "--dry-run", cwd=folder).stdout
 
@@ -164,7 +164,7 @@ def test_a_study_file_that_changed_is_refused_with_the_keys(finished: Finished, 
     assert called("run", path, *where, cwd=tmp_path).returncode == 0
 
 
-def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
+def test_an_error_of_the_harness_itself_states_that_the_data_are_safe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(_: Path, *, is_quick: bool) -> None:  # noqa: ARG001

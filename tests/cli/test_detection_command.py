@@ -109,7 +109,7 @@ def test_begins_from_weights_in_grey_or_in_colour_and_on_cocos_format(tmp_path: 
         (["--recipe", "shapes_fcos", "--evaluate-only"], "net.yaml"),
     ],
 )
-def test_what_cannot_be_is_told(tmp_path: Path, options: list[str], message: str) -> None:
+def test_invalid_options_are_reported(tmp_path: Path, options: list[str], message: str) -> None:
     write(tmp_path)
     refused = detect(tmp_path, "net.yaml", *options)
     assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
@@ -125,7 +125,7 @@ def test_a_dry_run_needs_no_images(tmp_path: Path, options: tuple[str, ...]) -> 
     assert not (tmp_path / "results").exists()
 
 
-def test_a_broken_file_of_figures_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_broken_annotation_file_is_reported_with_its_position(tmp_path: Path) -> None:
     write(tmp_path, data={"dataset": "coco"})
     root = write_coco(tmp_path / "coco")
     file = root / "annotations" / "instances_val2017.json"

@@ -112,7 +112,7 @@ def test_a_database_elsewhere_is_given(checkpoint: Path, trained: Path, tmp_path
 # Fields
 
 
-def test_erf_of_presets_says_that_random_weights_mislead(tmp_path: Path) -> None:
+def test_erf_of_presets_warns_that_random_weights_mislead(tmp_path: Path) -> None:
     result = called("erf", "replknet_nano", "mobilenet_v2_nano", *SMALL, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("random weights mislead") == 2
@@ -177,7 +177,7 @@ def seen(spec: NetworkSpec, raw: float, **counts: int) -> FieldResult:
     return FieldResult(subject(spec), 4, "images", fields, ())
 
 
-def test_the_papers_rows_stand_beside_its_networks() -> None:
+def test_the_papers_rows_are_shown_with_its_networks() -> None:
     counts = {"images": 2, "skipped": 0, "dead": 0}
     text = text_of(fields_view([seen(PRESETS["replknet_13"], 1.0, **counts)]))
     lines = [line.split() for line in text.splitlines()]
@@ -193,7 +193,7 @@ def test_published_fields_are_in_the_papers_order() -> None:
     assert {row.preset for row in PUBLISHED_FIELDS} - {None} <= set(PRESETS)
 
 
-def test_a_dead_network_is_told_in_words(tmp_path: Path) -> None:
+def test_a_dead_network_is_reported_with_a_message(tmp_path: Path) -> None:
     spec = tiny_spec()
     model = build(spec, seed=0)
     for parameter in model.parameters():
@@ -267,7 +267,7 @@ def test_kernels_of_a_preset_in_json(tmp_path: Path) -> None:
     assert opens(tmp_path / "kernels_mobilenet_v2_nano.png")
 
 
-def test_kernels_that_are_merged_say_so(weights: Path, tmp_path: Path) -> None:
+def test_merged_kernels_are_marked(weights: Path, tmp_path: Path) -> None:
     result = called("kernels", weights, cwd=tmp_path)
     assert result.returncode == 0 and "merged form" in result.stdout and "paper" not in result.stdout
 

@@ -126,7 +126,7 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path: Path) -> None:
     assert result.returncode == 2 and "one must be readable" in result.stderr
 
 
-def test_both_forms_say_the_same_within_rounding(tmp_path: Path) -> None:
+def test_both_forms_agree_within_rounding(tmp_path: Path) -> None:
     root, path = write_folder(tmp_path / "imagenet", train=0, val=6) / "val", network(tmp_path)
     both = values(path, "--data", root, "--resolution", "16", "--both", cwd=tmp_path)
     training, merged = (both["forms"][form] for form in ("training", "merged"))
@@ -192,7 +192,9 @@ def test_a_training_s_folder_is_evaluated_as_it_was_validated(
         assert form["loss"] == pytest.approx(scores["loss"], rel=1e-5)
 
 
-def test_what_a_training_says_gives_way_to_options(training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path) -> None:
+def test_options_take_precedence_over_what_a_training_used(
+    training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path
+) -> None:
     options = ("--resolution", "24", "--crop", "1", "--crop-mode", "center", "--precision", "float32")
     viewing = values(training[0], *options, cwd=tmp_path)["viewing"]
     assert (viewing["resolution"], viewing["crop"], viewing["mode"]) == (24, 1.0, "center")
@@ -242,7 +244,7 @@ def test_cifar_is_known_by_its_files(tmp_path: Path) -> None:
 # Published figures
 
 
-def test_figures_of_released_weights_stand_with_their_side() -> None:
+def test_published_accuracies_are_looked_up_by_resolution() -> None:
     published = {name: [row.top1 for row in accuracies(PRESETS[name], side)] for name, side in SIDES.items()}
     assert published == {"replknet_31b": [83.48, 85.20], "replknet_31l": [86.63], "replknet_xl": [87.57]}
     assert [row.top1 for row in accuracies(PRESETS["replknet_31b"], 384)] == [84.84, 85.99]
@@ -273,7 +275,7 @@ def test_presets_are_shown_images_as_published(name: str, resolution: int, expec
     ) == expected and preprocessing.interpolation == "bicubic"
 
 
-def test_the_published_figure_stands_beside_ours() -> None:
+def test_the_published_accuracy_is_shown_with_ours() -> None:
     spec = PRESETS["replknet_31b"]
     form = FormAccuracy(Scores({"loss": 0.7, "top1": 83.40, "top5": 96.50}), 100.0)
     result = AccuracyReport(

@@ -171,7 +171,7 @@ def test_images_from_a_folder(tmp_path: Path) -> None:
         (("results/a/checkpoints/0123456789abcdef.pt", "--recipe", "shapes"), "must be known to a database"),
     ],
 )
-def test_what_a_person_can_put_right_is_said_in_a_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+def test_mistakes_of_the_user_are_reported_in_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
     write(tmp_path)
     result = called("train", *arguments, cwd=tmp_path)
     assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr
@@ -187,7 +187,7 @@ def test_two_processes_cannot_train_the_same(tmp_path: Path) -> None:
     assert result.returncode == 2 and "another process is running this one" in result.stderr
 
 
-def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_resumes(tmp_path: Path) -> None:
     write(tmp_path, RECIPE | {"epochs": 40})
 
     def interrupt() -> None:
@@ -265,7 +265,7 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
+def test_two_workers_train_together_and_one_resumes(tmp_path: Path) -> None:
     write(tmp_path)
     command = ("train", "net.yaml", "--recipe", "recipe.yaml")
     result = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
@@ -293,7 +293,9 @@ def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
         (SpecError("`K` must be odd", field="K", value=4, place="a.yaml:3"), UserError),
     ],
 )
-def test_what_ends_a_worker_reaches_the_door(tmp_path: Path, error: HarnessError, kind: type[HarnessError]) -> None:
+def test_the_error_of_a_worker_reaches_the_command_line(
+    tmp_path: Path, error: HarnessError, kind: type[HarnessError]
+) -> None:
     fitting: Future[None] = Future()
     fitting.set_exception(RuntimeError("as Ray says it"))
     with pytest.raises(ExecutorError, match="the workers must live to the end"):
