@@ -25,7 +25,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_recipe_that_ships_says_what_was_published(name: str) -> None:
+def test_a_shipped_recipe_equals_the_published_one(name: str) -> None:
     recipe = load_classification_recipe(name)
     optimizer, schedule, augmentation = recipe.optimizer, recipe.schedule, recipe.augmentation
     assert (

@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_every_measure_is_told_by_its_names(dataset: Dataset, measure: str) -> None:
+def test_metrics_of_the_machine_are_identified_by_their_names(dataset: Dataset, measure: str) -> None:
     metrics = dict(MEASURES[measure](TrainedRun(build(tiny_spec(), seed=0), dataset, RECIPE, torch.device("cpu"))))
     of_machine = {name for name in metrics if is_of_machine(name)}
     assert metrics

@@ -214,7 +214,7 @@ def test_the_base_s_small_kernel_gives_way_stage_by_stage_and_a_chosen_one_does_
 # Rules and budgets
 
 
-def test_rules_and_budgets_say_what_is_wrong_and_by_how_much() -> None:
+def test_rules_and_budgets_report_what_is_wrong_and_by_how_much() -> None:
     rules = ["C[3] <= 8 * C[0]", "max(K) < 31"]
     cost = network_cost(NANO.replace(K=(31, 29, 27, 13)), 64)
     limits = {"params": cost.params / 2, "macs": cost.macs * 2}

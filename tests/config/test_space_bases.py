@@ -17,7 +17,7 @@ def space_over_bases(
     return Space(base=next(iter(bases.values())), bases=bases, axes=axes, when=conditions)
 
 
-def test_the_base_is_chosen_first_and_its_values_stand() -> None:
+def test_the_base_is_chosen_first_and_its_values_are_kept() -> None:
     space = space_over_bases({"K": Choice((3, 13))})
     assert list(space.axes) == ["base", "K"]
     cells = list(space.grid())

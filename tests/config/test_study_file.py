@@ -41,7 +41,7 @@ def test_a_plain_file_takes_the_defaults(tmp_path: Path) -> None:
     assert file.place(("axes", "K", 1)) == f"{tmp_path}/study.yaml:4"
 
 
-def test_a_full_file_says_all_of_it(tmp_path: Path) -> None:
+def test_a_full_file_is_read_completely(tmp_path: Path) -> None:
     file = loaded(tmp_path, FULL)
     study = file.study
     assert study.search == Search(sampler="tpe", trials=40, seeds=2, seed=7, pruner="hyperband")
@@ -163,7 +163,7 @@ def test_any_spec_survives_a_spec_file(tmp_path_factory: pytest.TempPathFactory,
     assert set(read_document(path).data) == set(FIELDS)
 
 
-def test_a_base_may_be_a_file_beside_the_study(tmp_path: Path) -> None:
+def test_a_base_may_be_a_file_next_to_the_study(tmp_path: Path) -> None:
     (tmp_path / "bases").mkdir()
     written(tmp_path / "bases", dump_network_spec(PRESETS["replknet_tiny"]), "winner.yaml")
     study = PLAIN.replace("replknet_nano", "bases/winner.yaml") + "full_scale: {base: ./bases/winner.yaml}\n"

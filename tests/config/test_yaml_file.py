@@ -63,7 +63,7 @@ def test_scalars(tmp_path: Path, text: str, value: Any) -> None:
     assert type(read) is type(value)
 
 
-def test_values_know_their_lines(tmp_path: Path) -> None:
+def test_values_have_their_lines(tmp_path: Path) -> None:
     text = (
         "# a question\n"
         "axes:\n"
