@@ -51,6 +51,6 @@ def test_it_differs_from_chance_once_it_has_learnt() -> None:
     assert proposals(IncrementalTPESampler(3), 30, 1) != proposals(optuna.samplers.RandomSampler(seed=3), 30, 1)
 
 
-def test_it_says_nothing_of_what_is_experimental(recwarn: pytest.WarningsRecorder) -> None:
+def test_it_does_not_warn_of_experimental_features(recwarn: pytest.WarningsRecorder) -> None:
     IncrementalTPESampler(0)
     assert not recwarn.list
