@@ -83,7 +83,7 @@ def views(**changes: Any) -> DetectionAugmentation:
     return DetectionAugmentation.model_validate({"flip": 0.0, "short": [24, 36], "longest": 50} | changes)
 
 
-def test_sides_are_drawn_by_lot_and_the_longest_is_kept_to() -> None:
+def test_sides_are_random_and_the_longest_is_kept_to() -> None:
     rng = np.random.default_rng(0)
     sizes = {augment_detection(detection_sample(), views(), rng).image.size for _ in range(20)}
     assert sizes == {(36, 24), (50, 33)}
@@ -132,7 +132,7 @@ def test_numbers_are_normalised_per_channel() -> None:
     assert output.shape == (3, 2, 3) and output[:, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
 
 
-def test_what_is_found_is_told_in_the_images_own_pixels() -> None:
+def test_detections_are_in_the_images_own_pixels() -> None:
     boxes = torch.tensor([[2.0, 3.0, 12.0, 9.0]])
     predictions = {"boxes": boxes, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
     masks = torch.ones(1, 1, 28, 28)

@@ -223,7 +223,7 @@ def test_too_many_lost_images_are_an_error_with_the_reasons(tmp_path: Path) -> N
     assert "3 truncated (a/0.png, a/1.png, a/2.png)" in output and "1 an empty file (b/0.png)" in output
 
 
-def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_states_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, results = write_folder(tmp_path / "set"), tmp_path / "r"
     damage(root, "val", 2)
     path = write_folder_study(tmp_path / "s.yaml", root)

@@ -157,7 +157,7 @@ def test_a_changed_folder_is_read_again(folder: Path, tmp_path: Path) -> None:
     assert len(load(of("imagefolder", folder), tmp_path / "cache", 0).val) == 10
 
 
-def test_damaged_files_are_left_out_and_told(folder: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_left_out_and_reported(folder: Path, tmp_path: Path) -> None:
     whole = (folder / "train" / "dog" / "0.jpg").read_bytes()
     (folder / "train" / "dog" / "0.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "train" / "eel" / "1.png").write_bytes(b"")
@@ -249,7 +249,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     assert channel_means(tmp_path / "x.jpg") == pytest.approx((254, 0, 0), abs=4)
 
 
-def test_an_image_is_turned_back_as_its_exif_says(tmp_path: Path) -> None:
+def test_an_image_is_turned_back_as_in_its_exif(tmp_path: Path) -> None:
     upright = Image.new("RGB", (30, 30), (0, 0, 0))
     upright.paste((255, 255, 255), (0, 0, 30, 15))
     exif = Image.Exif()

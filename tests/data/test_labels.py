@@ -83,7 +83,7 @@ def test_names_that_differ_are_refused_and_named(names: Any, classes: Any, words
     assert all(word in str(caught.value) for word in words)
 
 
-def test_without_names_positions_decide_and_that_is_said() -> None:
+def test_without_names_positions_decide_and_that_is_reported() -> None:
     result = assign_labels(("a", "b"), None, 2, "val")
     assert result.labels == (0, 1) and result.about.startswith("by position, in order from `a` to `b`: the weights")
     assert "as numbers" in assign_labels(NUMBERED, None, 12, "val").about
@@ -190,7 +190,7 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
     assert json.loads(result.stdout)["labels"].startswith("by name: 2 of 3 classes have images")
 
 
-def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
+def test_only_imagenet_s_own_classes_are_compared_with_published_accuracies(tmp_path: Path) -> None:
     """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
     from harness.cli.network_accuracy import _evaluation_images
 

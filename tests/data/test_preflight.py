@@ -148,7 +148,7 @@ def test_cifar_is_read_before_anything_is_written(tmp_path: Path, fault: str, fl
     require_refused(called("run", "study.yaml", *flags, *INLINE, cwd=tmp_path), tmp_path, before, words)
 
 
-def test_a_dry_run_says_what_was_looked_at_and_lost(tmp_path: Path) -> None:
+def test_a_dry_run_reports_what_was_checked_and_lost(tmp_path: Path) -> None:
     damage(write_folder(tmp_path / "set"), "val", 2)
     study(tmp_path)
     before = files_of(tmp_path)

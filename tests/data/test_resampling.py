@@ -119,7 +119,7 @@ def test_a_bootstrap_draws_with_replacement_and_judges_on_the_rest() -> None:
     assert len(drawn.val) == 400, "of the rest, as many as were asked for"
 
 
-def test_a_class_of_one_image_has_none_to_judge_on_and_that_is_told() -> None:
+def test_a_class_of_one_image_has_none_to_validate_on_and_that_is_reported() -> None:
     dataset = resampled(
         blank(labels(6, 1), labels(3)), ProxyRecipe(dataset="imagefolder", resample="bootstrap"), seed=0
     )
@@ -139,7 +139,7 @@ def blank(train: NDArray[np.int64], val: NDArray[np.int64]) -> Dataset:
     return Dataset(DataInfo(2, 3, ("a", "b")), first, second, mean=(0.5,) * 3, std=(1.0,) * 3)
 
 
-def test_subsets_are_drawn_anew_by_every_seed(tmp_path: Path) -> None:
+def test_every_seed_draws_new_subsets(tmp_path: Path) -> None:
     root = write_cifar10(tmp_path)
     recipe = of(root, dataset="cifar10", train_size=20, val_size=10, final_val_size=10)
     drawn = [load(recipe, tmp_path / "cache", seed) for seed in range(4)]

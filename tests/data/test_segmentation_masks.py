@@ -105,7 +105,7 @@ def test_masks_of_fractions_are_refused(tmp_path: Path) -> None:
         open_segmentation(ADE, root, tmp_path)
 
 
-def test_the_mean_says_over_how_many_classes_and_images_it_is() -> None:
+def test_the_mean_states_over_how_many_classes_and_images_it_is() -> None:
     metrics = {"miou": 20.0, "pixel_accuracy": 50.0, "mean_accuracy": 40.0}
     metrics |= {"iou_a": 40.0, "accuracy_a": 40.0, "iou_b": 0.0}
     console = make_console()
