@@ -132,7 +132,7 @@ def test_all_rows_of_a_cell_are_held_against_the_same_rivals(rows: list[DwconvRe
             assert {getattr(row, field) for row in cell} == {rival.median_ms}
 
 
-def test_the_peaks_are_told(progress_lines: list[str], rows: list[DwconvResult]) -> None:
+def test_the_peaks_are_reported(progress_lines: list[str], rows: list[DwconvResult]) -> None:
     assert progress_lines[0].startswith("Peak in float32: ") and "TFLOP/s in a matrix product" in progress_lines[0]
     assert [line for line in progress_lines[1:] if line.startswith("measuring: ")] == progress_lines[1:]
     assert len({(result.peak_macs_per_s, result.peak_bytes_per_s) for result in rows}) == 1
@@ -179,7 +179,7 @@ def test_quartiles() -> None:
     assert (times.n, times.median, times.quartiles) == (5, 3.0, (2.0, 4.0))
 
 
-def test_memory_beside_the_results_is_counted() -> None:
+def test_memory_in_addition_to_the_results_is_counted() -> None:
     x = torch.ones(1000)
 
     def call() -> tuple[torch.Tensor]:
@@ -269,7 +269,7 @@ def test_what_is_written_can_be_read(rows: list[DwconvResult], tmp_path: Path) -
     assert len(set(colours.values())) == len(colours), "no two lines look alike"
 
 
-def test_the_door_measures_and_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--output", str(tmp_path), "dwconv", "--quick", *TINY_FLAGS]) == 0
     captured = capsys.readouterr()
     assert "(1, 2, 4, 4) K=3" in captured.out and "quick run" in captured.err

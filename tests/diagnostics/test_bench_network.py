@@ -125,7 +125,7 @@ def test_a_peer_that_timm_lacks() -> None:
         baselines_at(("swin_bas",), 224)
 
 
-def test_the_papers_figures_stand_beside_ours() -> None:
+def test_the_papers_figures_are_shown_with_ours() -> None:
     names = {"replknet_31b": "harness", "swin_base_patch4_window12_384": "timm"}
     results = [
         NetworkResult(
@@ -151,7 +151,7 @@ def test_the_papers_figures_stand_beside_ours() -> None:
     assert ratios.lines[1][1:] == ("3.00x", "-", "≥ 2.00x", "met")
 
 
-def test_the_door_measures_and_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--resolution", "32", "--batch", "1", "--device", "cpu", "--beside", "--quick"]
     assert main(["bench", "network", NANO, *flags]) == 0
     assert "written" not in capsys.readouterr().out
@@ -163,6 +163,6 @@ def test_the_door_measures_and_writes_where_it_is_told(tmp_path: Path, capsys: p
     assert "- Device: " in table.with_suffix(".md").read_text()
 
 
-def test_an_unknown_network_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_network_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "network", "replknet_31", "--device", "cpu"]) == 2
     assert "replknet_31" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_the_parts_of_a_variance_are_found(between: float, within: float) -> Non
 
 
 @pytest.mark.parametrize("between", [0.0, 0.5, 2.0])
-def test_the_coverage_said_is_the_coverage_had(between: float) -> None:
+def test_the_predicted_coverage_is_the_simulated_coverage(between: float) -> None:
     """Simulated: intervals of 4 seeds of one data set, against the effect over all data sets."""
     rng, seeds = np.random.default_rng(1), 4
     values = between * rng.standard_normal((20_000, 1)) + rng.standard_normal((20_000, seeds))

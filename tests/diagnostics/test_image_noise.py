@@ -88,13 +88,13 @@ def test_what_was_judged_is_kept_and_continued(trained: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("damage", ["{", '{"conditions": 1, "runs": {}}', "[]"])
-def test_a_damaged_record_is_made_anew(trained: Path, damage: str) -> None:
+def test_a_damaged_record_is_replaced(trained: Path, damage: str) -> None:
     first, kept = validation_noise(trained), trained / "results" / "tiny" / "validation_sets_64.json"
     kept.write_text(damage)
     assert validation_noise(trained) == first
 
 
-def test_other_weights_are_judged_anew(trained: Path) -> None:
+def test_other_weights_are_evaluated_again(trained: Path) -> None:
     first, kept = validation_noise(trained), trained / "results" / "tiny" / "validation_sets_64.json"
     content = json.loads(kept.read_text())
     one = next(iter(content["runs"].values()))

@@ -112,7 +112,7 @@ def resolved(played: Played) -> str:
     return (played.workspace.folder("question") / "study.yaml").read_text()
 
 
-def test_the_copy_beside_the_summary_will_do(driven: Played, tmp_path: Path) -> None:
+def test_the_copy_next_to_the_summary_is_enough(driven: Played, tmp_path: Path) -> None:
     keep(tmp_path, values_of(driven), resolved(driven))
     larger, smaller = rows_of(Workspace(tmp_path))
     assert larger.check == smaller.check and f"claims/question/study.yaml --results {tmp_path}`" in larger.check
@@ -146,7 +146,7 @@ def test_a_gpu_that_is_missing_is_named(driven: Played, tmp_path: Path, monkeypa
     assert "recorded on cuda (NVIDIA H100), and there is no GPU here" in rows_of(Workspace(tmp_path))[0].check
 
 
-def test_a_recipe_that_means_something_else_since_is_told(
+def test_a_recipe_that_means_something_else_since_is_reported(
     driven: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(tmp_path, values_of(driven), resolved(driven))

@@ -82,7 +82,7 @@ def test_other_bits_in_the_same_environment_give_exit_code_1(copy: Path) -> None
     assert "1 of 10 numbers differ; the first is train_loss of epoch 2" in done.stdout
 
 
-def test_other_bits_in_another_environment_are_told_beside_the_spread_of_the_seeds(copy: Path) -> None:
+def test_other_bits_in_another_environment_are_reported_with_the_spread_of_the_seeds(copy: Path) -> None:
     change(copy, "UPDATE epochs SET top1 = top1 + 1 WHERE epoch = 2")
     change(copy, """UPDATE runs SET environment = replace(environment, '"torch": "', '"torch": "1.')""")
     done = called("reproduce", "study.yaml", cwd=copy)
@@ -128,14 +128,14 @@ def test_a_summary_of_an_earlier_version_is_of_an_unknown_environment(copy: Path
     assert values["apart"] == 0.5 and values["n_seeds"] == 2 and values["compared"] == 3
 
 
-def test_a_recipe_that_has_another_meaning_now_is_said_to_have(copy: Path) -> None:
+def test_a_recipe_that_has_another_meaning_now_is_reported(copy: Path) -> None:
     result, values = reproduced(copy, str(older(copy, REVISION - 1)))
     assert result.returncode == 0
     words = f"the recipe's meaning has changed since (revision {REVISION - 1} -> {REVISION})"
     assert values["not_the_same_environment"][0] == words
 
 
-def test_a_run_whose_identity_is_another_now_is_said_to_be_another(copy: Path) -> None:
+def test_a_run_whose_identity_is_another_now_is_reported(copy: Path) -> None:
     path = copy / "results" / "tiny" / "summary.json"
     path.write_text(path.read_text().replace(summary_of(copy)["configurations"][0]["runs"][0]["id"], "0" * 16))
     result, values = reproduced(copy, str(path))
@@ -171,7 +171,7 @@ def test_every_recorded_claim_names_a_run_that_can_be_trained_again() -> None:
         (("empty.json",), "KeyError: 'configurations'"),
     ],
 )
-def test_mistakes_are_told(copy: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_mistakes_are_reported(copy: Path, arguments: tuple[str, ...], words: str) -> None:
     (copy / "broken.json").write_text("{")
     (copy / "list.json").write_text("[]")
     (copy / "empty.json").write_text("{}")

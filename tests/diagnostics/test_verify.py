@@ -65,7 +65,7 @@ def test_every_check_holds(subject: str, check: Check) -> None:
     assert all(finding.source for finding in findings)
 
 
-def test_the_door_knows_the_subjects() -> None:
+def test_the_command_line_has_the_subjects() -> None:
     assert (*CHECKS, "claims") == SUBJECTS
 
 
@@ -137,7 +137,7 @@ def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPat
 # The verb
 
 
-def test_the_verb_holds_and_says_so(tmp_path: Path) -> None:
+def test_the_command_passes_and_reports_it(tmp_path: Path) -> None:
     result = called("verify", "--only", *FAST, "claims", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "checks hold, 0 do not" in result.stdout
@@ -186,7 +186,7 @@ def test_an_unknown_subject_lists_the_known_ones(tmp_path: Path) -> None:
     assert all(name in result.stderr for name in SUBJECTS)
 
 
-def test_help_says_what_the_exit_code_means(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_explains_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["verify", "--help"])
     output = " ".join(capsys.readouterr().out.split())
@@ -208,7 +208,7 @@ def test_many_failures_are_counted_and_the_first_named() -> None:
     assert "0 checks hold, 20 do not (merge)" in text_of(sum_view([_section(*made)], 1.0, "here"))
 
 
-def test_a_check_of_nothing_says_so() -> None:
+def test_a_check_of_nothing_is_marked() -> None:
     assert "nothing to check on this machine" in text_of(section_view(_section()))
 
 
