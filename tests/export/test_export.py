@@ -99,7 +99,7 @@ def test_each_file_is_loaded_by_the_code_of_the_card(family: str, exported: Expo
         np.testing.assert_allclose(np.asarray(scope.pop("logits")), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_graph_is_open_and_knows_its_network(exported: Exported) -> None:
+def test_a_graph_is_open_and_contains_its_spec(exported: Exported) -> None:
     import onnx
 
     model = onnx.load(exported("replknet")[0] / "model.onnx")
@@ -165,7 +165,7 @@ def test_a_preset_keeps_its_name_and_a_convnext_is_timms_own(tmp_path: Path) -> 
 
 
 @pytest.mark.long
-def test_a_graph_of_another_form_is_told_from_it(exported: Exported) -> None:
+def test_a_graph_of_another_form_is_distinguished_from_it(exported: Exported) -> None:
     unmerged = CASES["convnext"]
     kernel_sides = [convolution.sides for convolution in onnx_file._of_network(unmerged.deployable)]
     assert kernel_sides.count((9, 9)) == kernel_sides.count((3, 3)) == 4
@@ -175,7 +175,7 @@ def test_a_graph_of_another_form_is_told_from_it(exported: Exported) -> None:
         onnx_file.check_convolutions(product_of(unmerged.spec, subject=unmerged.network), file)
 
 
-def test_sides_that_nobody_proves_equal_stay_open() -> None:
+def test_sides_that_are_not_proven_equal_stay_open() -> None:
     exportable = product_of(tiny("convnext", reparam=[3, None, None, None]), is_merged=False)
     assert len(exportable.program.range_constraints) == 3, "batch, height and width"
     assert any("_assert_scalar" in str(node.target) for node in exportable.program.graph.nodes), "left to each call"
@@ -322,7 +322,7 @@ def test_every_preset_has_an_architecture_or_a_reason(name: str) -> None:
     assert (FORMATS["timm"]().unsupported_reason(exportable) is None) is (spec.family == "replknet" or name in THEIRS)
 
 
-def test_an_export_of_random_weights_says_so(tmp_path: Path) -> None:
+def test_an_export_of_random_weights_is_marked(tmp_path: Path) -> None:
     spec = tiny()
     network = replace(subject_of(spec), origin=WeightsOrigin.RANDOM)
     written(product_of(spec, subject=network), tmp_path / "out", "safetensors")

@@ -47,7 +47,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return job.folder
 
 
-def test_a_preset_is_written_where_its_name_says(tmp_path: Path) -> None:
+def test_a_preset_is_written_to_the_folder_of_its_name(tmp_path: Path) -> None:
     result = called("export", "replknet_nano", "--format", "safetensors", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "the weights are random" in result.stderr and "model.safetensors" in result.stdout
