@@ -71,7 +71,7 @@ def subject(dataset: Dataset, spec: NetworkSpec, folder: Path | None = None, *, 
 
 
 @pytest.mark.parametrize("n", [6, 7, 30, 100, 300])
-def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n: int) -> None:
+def test_the_interval_of_a_median_has_its_nominal_coverage(n: int) -> None:
     left_out = median_rank(n)
     generator = torch.Generator().manual_seed(n)
     draws = torch.rand(4_000, n, generator=generator).exp().sort(dim=1).values
@@ -155,7 +155,7 @@ def test_networks_that_compute_otherwise_have_other_digests() -> None:
     assert network_digest(merge(build(tiny_spec(), seed=1))) == digests[0]
 
 
-def test_a_run_keeps_its_times_beside_the_data(tmp_path: Path) -> None:
+def test_a_run_keeps_its_times_next_to_the_data(tmp_path: Path) -> None:
     recipe = with_(epochs=0, measures=["throughput"])
     records = [list(run_job(Job(tiny_run(recipe=recipe, seed=s), tmp_path / "study"))) for s in (0, 1)]
     times = [{r.name: r.value for r in run if isinstance(r, Measured) and "_ms" in r.name} for run in records]
@@ -177,7 +177,7 @@ def test_a_study_that_compares_times_is_known(metrics: list[str], is_about_times
     assert compares_times(metrics) == is_about_times
 
 
-def test_the_driver_says_whether_times_are_compared(tmp_path: Path) -> None:
+def test_the_driver_decides_whether_times_are_compared(tmp_path: Path) -> None:
     for name, objective in (("a", {"top1": "maximize"}), ("b", {"latency_ms_p50": "minimize"})):
         (tmp_path / name).mkdir()
         study = Played(tmp_path / name, objectives=objective, search={"seeds": 1})

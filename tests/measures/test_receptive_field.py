@@ -232,7 +232,7 @@ def test_larger_kernels_see_farther() -> None:
 # The measure
 
 
-def test_the_measure_yields_what_the_definition_says(tmp_path: Path) -> None:
+def test_the_measure_yields_what_the_definition_states(tmp_path: Path) -> None:
     model, dataset = build(tiny_spec(K=5), seed=0), load(RECIPE, tmp_path, 0)
     trained = TrainedRun(model, dataset, RECIPE, torch.device("cpu"))
     metrics = dict(erf(trained))

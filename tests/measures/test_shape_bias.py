@@ -108,7 +108,7 @@ def test_a_runs_share_is_shown_with_its_interval() -> None:
 # The sixteen classes
 
 
-def test_the_members_are_what_their_class_says() -> None:
+def test_the_members_belong_to_their_class() -> None:
     info = timm.data.ImageNetInfo()
     named = {name: [info.index_to_description(i) for i in members] for name, members in SIXTEEN_CLASS_MEMBERS.items()}
     words = {
@@ -276,7 +276,7 @@ def test_the_verb_prints_a_table_and_json(weights: Path, folder: Path, tmp_path:
     assert values["environment"]["operator"] and values["environment"]["operator"] in result.stdout
 
 
-def test_the_verb_refuses_in_words(weights: Path, folder: Path, tmp_path: Path) -> None:
+def test_the_command_refuses_with_a_message(weights: Path, folder: Path, tmp_path: Path) -> None:
     nowhere = called("shape-bias", weights, "--stimuli", tmp_path / "nowhere", cwd=tmp_path)
     assert nowhere.returncode == 2 and "existing folder" in nowhere.stderr
     untrained = called("shape-bias", "replknet_31b", "--stimuli", folder, cwd=tmp_path)
