@@ -100,7 +100,7 @@ def test_boxes_are_looked_at_where_they_are_whatever_the_image_was_padded_to() -
     assert pool(maps, boxes, [(9, 9)]).item() == pool(maps, boxes, [(16, 16)]).item() == pytest.approx(7.5)
 
 
-def test_images_of_several_sizes_stand_in_the_corner_of_one() -> None:
+def test_images_of_several_sizes_are_placed_in_the_corner_of_one() -> None:
     small, large = torch.ones(3, 33, 20), torch.ones(3, 30, 70)
     padded, same = PadToBatch(torch.channels_last)([small, large], [{}, {}])
     assert padded.tensors.shape == (2, 3, 64, 96) and padded.image_sizes == [(33, 20), (30, 70)]
@@ -248,7 +248,7 @@ def test_boxes_are_moved_as_their_class_is_and_cut_at_the_border() -> None:
     torch.testing.assert_close(output, ends.clamp(0, SIDE), rtol=1e-4, atol=1e-4)
 
 
-def test_a_sample_goes_on_without_the_figures_own_boxes() -> None:
+def test_a_sample_is_passed_on_without_the_figures_own_boxes() -> None:
     head, _ = cascade()
     image_targets = targets()
     boxes = [torch.cat([start, target["boxes"]]) for start, target in zip(proposals(5), image_targets, strict=True)]

@@ -233,7 +233,7 @@ def test_every_parameter_gets_a_finite_gradient(shortcut: bool, layout: Any) -> 
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-def test_one_training_step_is_the_same_to_the_bit() -> None:
+def test_one_training_step_is_bitwise_the_same() -> None:
     def step() -> list[Tensor]:
         network = build(PRESETS["replknet_nano"], seed=3).to(memory_format=torch.channels_last)
         images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

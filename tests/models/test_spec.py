@@ -143,7 +143,7 @@ def test_any_value_in_any_field_is_a_network_or_a_spec_error(field: str, value: 
         assert NetworkSpec.from_mapping(spec.canonical()) == spec
 
 
-def test_one_value_stands_for_all_stages() -> None:
+def test_one_value_applies_to_all_stages() -> None:
     spec = NetworkSpec.from_mapping(PLAIN | {"reparam": 5})
     assert (spec.B, spec.C, spec.K, spec.reparam) == ((1,) * 4, (8,) * 4, (7,) * 4, (5,) * 4)
 

@@ -55,7 +55,7 @@ def assert_equal(entries: dict[str, Tensor], state: dict[str, Tensor]) -> None:
 
 @FORMS
 @pytest.mark.parametrize("classes", [10, 7])
-def test_there_and_back_is_equal_to_the_bit(tmp_path: Path, merged: bool, classes: int) -> None:
+def test_there_and_back_is_bitwise_equal(tmp_path: Path, merged: bool, classes: int) -> None:
     state = state_of(NANO.replace(classes=classes), merged=merged)
     released = saved(tmp_path / "nano.pth", state)
     kept, back = tmp_path / "deep" / "nano.safetensors", tmp_path / "back.pth"
@@ -66,7 +66,7 @@ def test_there_and_back_is_equal_to_the_bit(tmp_path: Path, merged: bool, classe
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["back.pth", "nano.pth", "nano.safetensors"]
 
 
-def test_the_metadata_say_which_network_which_form_and_from_where(tmp_path: Path) -> None:
+def test_the_metadata_state_which_network_which_form_and_from_where(tmp_path: Path) -> None:
     released = saved(tmp_path / "nano.pth", state_of(NANO, merged=True))
     import_weights(released, tmp_path / "nano.safetensors", NANO)
     metadata = metadata_of(tmp_path / "nano.safetensors")
