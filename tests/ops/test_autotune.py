@@ -226,7 +226,7 @@ def test_peak_bytes_counts_what_is_held_at_one_time() -> None:
     [b"", b"{", b"[]", b"\xff\x00", b'{"calls": 3}', b'{"calls": {"KIND": {"winner": "stock"}}}', b"[" * 100_000],
     ids=lambda content: repr(content[:40]),
 )
-def test_a_damaged_file_is_ignored_and_written_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_ignored_and_replaced(tmp_path: Path, content: bytes) -> None:
     one = call()
     winners = AutotuneCache(tmp_path, CPU)
     winners.path.write_bytes(content.replace(b"KIND", one.kind().encode()))
@@ -237,7 +237,7 @@ def test_a_damaged_file_is_ignored_and_written_anew(tmp_path: Path, content: byt
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_winner_that_cannot_take_the_call_is_measured_anew(tmp_path: Path) -> None:
+def test_a_winner_that_cannot_take_the_call_is_measured_again(tmp_path: Path) -> None:
     one = call()
     plant(tmp_path, one, "an algorithm of old")
     assert Tuner(tmp_path).winner(one) in one.candidates()
