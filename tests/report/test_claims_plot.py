@@ -76,7 +76,7 @@ def texts(figure: Figure) -> dict[str, Any]:
 # From the summary alone
 
 
-def test_a_summary_is_drawn_beside_itself(claimed: StudyResults, tmp_path: Path) -> None:
+def test_a_summary_is_drawn_next_to_its_file(claimed: StudyResults, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_summary(tmp_path / name, claimed)
@@ -99,7 +99,7 @@ def test_what_is_read_back_is_what_was_judged(claimed: StudyResults, kept: Claim
 # Legible
 
 
-def test_the_page_says_all_and_nothing_lies_on_anything(kept: ClaimsSummary) -> None:
+def test_the_page_has_all_texts_and_none_overlap(kept: ClaimsSummary) -> None:
     figure = draw_claims_figure(kept)
     boxes = texts(figure)
     page = figure.bbox

@@ -113,7 +113,7 @@ def some_diverge(job: Job) -> Iterator[Record]:
     yield Ended(RunState.COMPLETE, wall_s=1.0)
 
 
-def test_rejected_pruned_and_diverged_can_be_told_apart(tmp_path: Path) -> None:
+def test_rejected_pruned_and_diverged_can_be_distinguished(tmp_path: Path) -> None:
     played = finished(
         tmp_path,
         some_diverge,

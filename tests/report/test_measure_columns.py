@@ -102,7 +102,7 @@ def test_what_no_run_has_is_a_dash(tmp_path: Path) -> None:
     assert line[-5:] == ["7.692", "-", "-", "-", "-"]
 
 
-def test_nothing_is_shown_that_nobody_asked_for(tmp_path: Path) -> None:
+def test_nothing_is_shown_that_was_not_asked_for(tmp_path: Path) -> None:
     text = text_of(ConfigurationTables(results_of(tmp_path, [])), width=200)
     assert not any(word in text for word in ("images/s", "merge", "step", "ERF", "bias", "mIoU"))
 

@@ -83,7 +83,7 @@ def test_where_nothing_is_best_no_training_is_proposed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["imagenet_384_finetune", None])
-def test_a_recipe_that_goes_on_from_weights_or_none(recipe: str | None, tmp_path: Path) -> None:
+def test_a_recipe_that_starts_from_weights_or_none(recipe: str | None, tmp_path: Path) -> None:
     best = best_row(tmp_path)
     file = Played(tmp_path, full_scale={"base": "replknet_31b"} | ({"recipe": recipe} if recipe else {})).file
     ((command, purpose),) = full_scale_commands(file, best, ["--results", "there"])

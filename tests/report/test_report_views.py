@@ -210,7 +210,7 @@ def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Play
     assert "15 stored runs of this recipe" in plan.basis
 
 
-def test_plan_of_a_sampler_is_a_seeded_sample_and_says_so(tmp_path: Path) -> None:
+def test_plan_of_a_sampler_is_a_seeded_sample_and_is_marked_so(tmp_path: Path) -> None:
     study = Played(tmp_path, search={"sampler": "tpe", "trials": 3, "seeds": 1})
     plans = [plan_study(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
     assert plans[0] == plans[1] and plans[0].is_sample and len(plans[0].rows) == 3

@@ -208,5 +208,5 @@ def test_answer_fits_80_columns_and_cuts_nothing(played_results: StudyResults) -
     ]
 
 
-def test_long_answers_say_what_they_leave_out(played_results: StudyResults) -> None:
+def test_long_answers_list_what_they_leave_out(played_results: StudyResults) -> None:
     assert "and 3 more" in text_of(ConfigurationTables(played_results, most=2))

@@ -83,7 +83,7 @@ def test_the_side_of_the_images_is_that_of_the_paper_or_of_the_stem(tmp_path: Pa
     assert "published at 320 px, too" in called("show", "replknet_xl", "--resolution", "224", cwd=tmp_path).stdout
 
 
-def test_a_study_is_told_from_a_network_by_its_keys(played: Played, tmp_path: Path) -> None:
+def test_a_study_is_distinguished_from_a_network_by_its_keys(played: Played, tmp_path: Path) -> None:
     folder = played.path.parent
     assert "3-3-3-3" in called("show", "study.yaml", cwd=folder).stdout
     trial = called("show", "study.yaml", "1", cwd=folder).stdout
@@ -96,7 +96,7 @@ def test_a_study_is_told_from_a_network_by_its_keys(played: Played, tmp_path: Pa
 # All presets
 
 
-def test_presets_lists_all_beside_the_paper(tmp_path: Path) -> None:
+def test_presets_lists_all_with_the_values_of_the_paper(tmp_path: Path) -> None:
     result = called("presets", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
