@@ -121,7 +121,7 @@ def test_more_seeds_do_not_use_up_a_samplers_trials(study: Grown) -> None:
     assert study.run(axes=axes, search={"sampler": "tpe", "trials": 6, "seeds": 2}) == []
 
 
-def test_an_interrupted_growth_goes_on(study: Grown) -> None:
+def test_an_interrupted_growth_resumes(study: Grown) -> None:
     study.run()
     played = Played(study.folder, **(SMALL | {"search": {"seeds": 4}, "axes": {"K": [K3, K7, K13]}}))
     events = played.events(well)

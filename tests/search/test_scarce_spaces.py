@@ -48,7 +48,7 @@ def limit(tmp_path_factory: pytest.TempPathFactory) -> int:
     return costs[1]
 
 
-def test_both_feasible_networks_are_trained_and_the_study_says_why_it_ends(tmp_path: Path, limit: int) -> None:
+def test_both_feasible_networks_are_trained_and_the_study_states_why_it_ends(tmp_path: Path, limit: int) -> None:
     bench = Bench(tmp_path, scarce(tmp_path, limit))
     events = list(bench.drive())
     assert len(of(events, TrialStarted)) == 2
@@ -63,7 +63,7 @@ def test_both_feasible_networks_are_trained_and_the_study_says_why_it_ends(tmp_p
     assert len(bench.trials()) == len(rejected) + 2  # and nothing is proposed in vain again
 
 
-def test_the_answer_says_why_the_search_ended_however_it_is_shown(tmp_path: Path) -> None:
+def test_the_answer_states_why_the_search_ended_however_it_is_shown(tmp_path: Path) -> None:
     search = {"sampler": "random", "trials": 3, "seeds": 1}
     path = write_study(tmp_path, TINY, axes={"K[0]": [3, 5]}, search=search, proxy=BRIEF)
     done = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
@@ -81,7 +81,7 @@ def test_the_answer_says_why_the_search_ended_however_it_is_shown(tmp_path: Path
     assert reason not in called("show", path, cwd=tmp_path).stdout, "another trial has ended since"
 
 
-def test_a_study_that_gave_up_before_goes_on(tmp_path: Path, limit: int) -> None:
+def test_a_study_that_gave_up_before_resumes(tmp_path: Path, limit: int) -> None:
     bench = Bench(tmp_path, scarce(tmp_path, limit))
     with Store.open(tmp_path / "studies.db") as store:
         study = bench.open_trials(store)
@@ -108,7 +108,7 @@ def test_a_proposal_in_vain_is_replaced_by_the_nearest_network_that_fits(tmp_pat
     assert census.nearest_to(target.params, space.axes, {target.fingerprint}) != target
 
 
-def test_a_large_space_is_told_by_its_interval(tmp_path: Path) -> None:
+def test_a_large_space_is_described_by_an_interval(tmp_path: Path) -> None:
     axes = AXES | {"C[3]": {"low": 16, "high": 256, "step": 8}, "ffn_ratio": [1, 2, 3, 4]}
     file = make_study(tmp_path, axes=axes, budgets={"params": 200_000}, search={"sampler": "tpe", "trials": 2})
     census = take_census(build_space(file, classes=8, channels=1))
@@ -180,7 +180,7 @@ def planned(study: Played) -> str:
     return called("run", study.path, "--dry-run", *study.workspace.options, cwd=study.path.parent).stdout
 
 
-def test_a_repeated_network_is_told(bench_of: Callable[..., Bench]) -> None:
+def test_a_repeated_network_is_reported(bench_of: Callable[..., Bench]) -> None:
     bench = bench_of(axes={"K": [3, 7]}, search={"sampler": "random", "trials": 6, "seeds": 1})
     events = list(bench.drive())
     assert sum(event.is_repeat for event in of(events, TrialStarted)) == 4
@@ -203,7 +203,7 @@ def bench_of(tmp_path: Path) -> Callable[..., Bench]:
 
 
 @pytest.mark.long
-def test_the_empty_space_is_refused_by_whoever_opens_it(tmp_path: Path) -> None:
+def test_every_opener_refuses_the_empty_space(tmp_path: Path) -> None:
     scarce(tmp_path, 1000)
     with pytest.raises(StudyError, match="At least one configuration"):
         open_space(load_study(tmp_path / "study.yaml"))

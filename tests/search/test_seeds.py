@@ -127,7 +127,7 @@ def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(t
 
 
 @pytest.mark.parametrize("after", [9, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 16, 23, 30, 37))])
-def test_an_interrupted_screening_goes_on_and_loses_no_seed(tmp_path: Path, after: int) -> None:
+def test_an_interrupted_screening_resumes_and_loses_no_seed(tmp_path: Path, after: int) -> None:
     study = Played(tmp_path, **FOUR, search={"seeds": 2, "pruner": "successive_halving"})
     interrupted = study.events(slots=2)
     for _ in range(after):
@@ -156,7 +156,7 @@ def test_a_screening_run_that_diverges_or_runs_out_of_memory_ends_its_configurat
 @pytest.mark.parametrize(
     ("state", "words"), [(RunState.OUT_OF_MEMORY, "out of memory"), (RunState.TIMED_OUT, "timed out")]
 )
-def test_a_mean_without_a_seed_says_so_and_why(tmp_path: Path, state: RunState, words: str) -> None:
+def test_a_mean_without_a_seed_is_marked_with_the_reason(tmp_path: Path, state: RunState, words: str) -> None:
     results = Played(tmp_path, **TWO, search={"seeds": 4}).answer(ended_badly(state, k=3, seed=2))
     short = row(results, 3)
     assert (short.state, short.seeds) == ("complete", (0, 1, 3))
@@ -291,7 +291,7 @@ def test_a_configuration_that_passed_its_screening_is_not_screened_again_for_a_f
 # Claims
 
 
-def test_a_claim_says_which_pairs_it_lost(tmp_path: Path) -> None:
+def test_a_claim_lists_which_pairs_it_lost(tmp_path: Path) -> None:
     contrast = {"K=[13,13,13,13]": 1, "K=[3,3,3,3]": -1}
     claim = {"name": "larger", "says": "K=13 is better.", "contrast": contrast, "expect": "> 0"}
     study = Played(tmp_path, **TWO, search={"seeds": 4}, claims=[claim])
