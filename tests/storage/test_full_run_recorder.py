@@ -125,7 +125,7 @@ def test_a_busy_database_holds_nothing_up_and_gets_all_later(
     assert row.state == RunState.COMPLETE and set(metrics) == {1, 2} and capsys.readouterr().err == ""
 
 
-def test_a_database_that_is_none_is_told_and_the_training_ends_well(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_and_the_training_completes(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "studies.db").write_bytes(b"a letter to my aunt, and no database at all" * 40)
     result = train(tmp_path)
@@ -138,7 +138,7 @@ def test_a_database_that_is_none_is_told_and_the_training_ends_well(tmp_path: Pa
     assert row.state == RunState.COMPLETE and set(metrics) == {1, 2}
 
 
-def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None:
+def test_a_database_that_vanishes_meanwhile_is_created_again(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run")
     with recording_run(full_row(job.folder), tmp_path / "studies.db") as recorder:
         records = trained(job)
@@ -150,7 +150,7 @@ def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None
 
 
 @pytest.mark.long
-def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
+def test_show_compares_proxy_and_full_scale(tmp_path: Path) -> None:
     played = Played(tmp_path)
     best = played.answer().best
     assert best is not None and best.mean is not None
@@ -177,7 +177,7 @@ def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
     assert {row["trial"] for row in values["full_scale"]} == {trial}
 
 
-def test_a_training_that_nobody_is_at_any_longer_was_interrupted(tmp_path: Path) -> None:
+def test_a_training_without_a_process_was_interrupted(tmp_path: Path) -> None:
     played = Played(tmp_path)
     played.answer()
     with Store.open(played.workspace.database) as store:

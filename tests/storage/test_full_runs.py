@@ -45,7 +45,7 @@ def test_a_row_comes_back_as_it_was_written(database: str, tmp_path: Path) -> No
         assert metrics[1] == FIGURES[1] and metrics[2]["train_loss"] != metrics[2]["train_loss"]
 
 
-def test_a_training_that_goes_on_changes_its_own_row(database: str, tmp_path: Path) -> None:
+def test_a_resumed_training_changes_its_own_row(database: str, tmp_path: Path) -> None:
     row = full_row(tmp_path / "net", study="s", trial=3)
     with Store.open(database) as store:
         runs = FullScaleRuns(store)
@@ -101,7 +101,7 @@ def test_folders_are_kept_relative_to_the_database(tmp_path: Path) -> None:
         assert FullScaleRuns(store).all()[0].folder == tmp_path / "b" / "full_scale" / "net"
 
 
-def test_a_database_that_is_busy_says_so(tmp_path: Path) -> None:
+def test_a_busy_database_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "studies.db"
     with Store.open(path) as store, Store.open(path, busy_s=0.1) as other, store.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -51,7 +51,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @examples(40)
 @given(operations=st.lists(OPERATIONS, max_size=10))
-def test_states_hold_whatever_is_said(shared_store: Store, operations: list[str | list[Record]]) -> None:
+def test_states_are_valid_whatever_is_recorded(shared_store: Store, operations: list[str | list[Record]]) -> None:
     store = shared_store
     run = Run(NANO, ProxyRecipe(epochs=3), next(UNUSED_SEEDS))
     row = store.ensure_run(run)

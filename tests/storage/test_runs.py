@@ -101,7 +101,7 @@ def test_settled_runs_stay_as_they_are(store: Store, state: RunState) -> None:
 
 
 @pytest.mark.parametrize("state", [state for state in FINAL if state not in (RunState.COMPLETE, RunState.DIVERGED)])
-def test_other_runs_go_on_where_they_were(store: Store, state: RunState) -> None:
+def test_other_runs_resume_where_they_were(store: Store, state: RunState) -> None:
     store.ensure_run(RUN)
     store.claim(RUN.id, "s", Path("/results/s"))
     store.record(RUN.id, [STARTED, epoch(1), epoch(2), epoch(3), Ended(state, 6.0, "because")])
@@ -235,7 +235,7 @@ def test_wall_times_are_of_complete_runs(store: Store) -> None:
     assert store.wall_times(ProxyRecipe(epochs=4)) == []
 
 
-def test_what_nobody_recorded_is_not_found(store: Store) -> None:
+def test_what_was_not_recorded_is_not_found(store: Store) -> None:
     store.save_study("known", fingerprint="f", resolved="study: known")
     for ask in (store.run, lambda run_id: store.record(run_id, [STARTED])):
         with pytest.raises(NotFound, match="the run must have been recorded, but got 'ffff'"):
