@@ -143,6 +143,6 @@ def test_nothing_else_renames_what_it_has_written() -> None:
     assert moves == MOVES
 
 
-def test_renaming_is_told_from_other_replacements() -> None:
+def test_renaming_is_distinguished_from_other_replacements() -> None:
     source = "def f():\n a.replace(b)\ndef g():\n a.replace('b', 'c')\n spec.replace(K=3)\ndef h():\n a.rename(b)"
     assert renaming(source) == ["f", "h"]

@@ -133,7 +133,7 @@ def test_only_one_measures_at_a_time(start: Start) -> None:
         assert not quiet.is_quiet
 
 
-def test_a_trainer_goes_on_without_a_slot_that_is_never_given_back(
+def test_a_trainer_continues_without_a_slot_that_is_never_given_back(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = start(MEASURER, 60)
@@ -225,7 +225,7 @@ def gpu(slots: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:  # noqa: ARG001
     return Gpu()
 
 
-def test_times_on_a_gpu_let_others_train_on_the_processor_and_nobody_measure_there(gpu: Gpu) -> None:
+def test_times_on_a_gpu_let_others_train_on_the_processor_but_not_measure_there(gpu: Gpu) -> None:
     def others() -> tuple[bool, bool]:
         with computing():
             can_train = bool(device_slot._state.hold and device_slot._state.hold.held)
@@ -253,7 +253,7 @@ def test_training_on_a_gpu_keeps_measurements_off_both_devices(gpu: Gpu) -> None
             assert pool.submit(is_quiet, None).result()
 
 
-def test_measurements_on_both_devices_beside_training_do_not_wait_for_each_other(gpu: Gpu) -> None:
+def test_measurements_on_both_devices_during_training_do_not_wait_for_each_other(gpu: Gpu) -> None:
     end = time.monotonic() + 1.5
 
     def train() -> int:

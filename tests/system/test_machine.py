@@ -77,7 +77,7 @@ def test_processors_are_those_of_the_affinity_or_fewer(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_ray_is_told_the_processors_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gets_the_processors_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     from harness.executors import ray_cluster

@@ -147,7 +147,7 @@ def is_quiet_elsewhere(timeout_s: float = 0.05) -> bool:
 
 
 @pytest.mark.long
-def test_processes_that_read_images_stop_for_a_measurement_and_nobody_waits_for_each_other(
+def test_processes_that_read_images_stop_for_a_measurement_without_waiting_for_each_other(
     start: Start, tmp_path: Path
 ) -> None:
     items, batches = tmp_path / "items.log", tmp_path / "batches.log"
@@ -291,7 +291,7 @@ def test_work_that_takes_part_itself_runs_while_it_is_measured_and_other_work_wa
         assert len(spans(log)) == count
 
 
-def test_times_that_others_did_not_make_room_for_are_on_record(
+def test_times_that_others_disturbed_are_on_record(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     holder = start(MEASURER, 60)
