@@ -134,7 +134,7 @@ def test_the_digest_tells_types_shapes_and_order_apart() -> None:
     assert content_digest({"a": strided}) == content_digest({"a": strided.contiguous()})
 
 
-def test_a_disk_that_is_full_ends_the_run_in_words_and_keeps_the_old_checkpoint(
+def test_a_full_disk_ends_the_run_with_a_message_and_keeps_the_old_checkpoint(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_in(data, "full")

@@ -307,7 +307,7 @@ def test_validation_images_are_shared_without_overlap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "corner"), [("center", False), ("squash", True)])
-def test_validation_cuts_as_the_recipe_says(mode: str, corner: bool) -> None:
+def test_validation_cuts_as_in_the_recipe(mode: str, corner: bool) -> None:
     picture = Image.new("RGB", (64, 32))
     picture.paste((255, 255, 255), (0, 0, 8, 32))  # a white strip at the left of a wide image
     recipe = recipe_of(

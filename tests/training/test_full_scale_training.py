@@ -85,7 +85,7 @@ def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_goes_on_to_the_bit_from_any_step(whole: Whole, tmp_path: Path, step: int) -> None:
+def test_resumes_bitwise_from_any_step(whole: Whole, tmp_path: Path, step: int) -> None:
     folder, undisturbed = whole
     job = job_of(tmp_path / "parts")
     with pytest.raises(Stopped, match="steps"):
@@ -116,7 +116,7 @@ def test_so_do_other_recipes(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert equal(last_state(job.folder), last_state(tmp_path / "whole"))
 
 
-def test_a_killed_training_goes_on_to_the_bit(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_bitwise(tmp_path: Path) -> None:
     """Whenever the kill comes, behind some checkpoint within the first epoch or later."""
     recipe = recipe_of(epochs=3, save_minutes=1e-9, keep_last=20)
     code = (
@@ -288,7 +288,7 @@ def test_the_id_follows_from_all_that_decides() -> None:
     assert replace(run, recipe=recipe_of(keep_last=7)).id == run.id
 
 
-def test_saved_weights_say_where_they_come_from(tmp_path: Path) -> None:
+def test_saved_weights_record_where_they_come_from(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", recipe_of(epochs=1, schedule={"warmup_epochs": 0}))
     records = run_worker(job, CPU)
     assert isinstance(next(records), Started) and isinstance(next(records), FullScaleEpoch)
@@ -296,7 +296,7 @@ def test_saved_weights_say_where_they_come_from(tmp_path: Path) -> None:
         assert file.metadata()["source"].startswith(f"{job.run.id}, ")
 
 
-def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_path: Path) -> None:
+def test_a_training_resumed_in_another_environment_is_marked_and_keeps_both(tmp_path: Path) -> None:
     job = job_of(tmp_path / "t", recipe_of(epochs=2))
     seen: list[FullScaleMessage] = []
     with pytest.raises(Stopped):

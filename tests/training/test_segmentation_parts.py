@@ -60,7 +60,7 @@ def shipped(name: str) -> SegmentationRecipe:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_recipe_that_ships_says_what_was_published(name: str) -> None:
+def test_a_shipped_recipe_equals_the_published_one(name: str) -> None:
     recipe = shipped(name)
     assert (
         recipe.data.dataset,
@@ -129,7 +129,7 @@ def test_fingerprints_are_of_what_decides_and_differ_between_tasks() -> None:
 # Steps and rates
 
 
-def test_endless_passes_go_on_where_a_round_ends() -> None:
+def test_endless_passes_continue_where_a_round_ends() -> None:
     recipe = segmentation_recipe(iterations=8, validate_every=4)
 
     class Numbers(torch.utils.data.Dataset[Tensor]):
@@ -173,7 +173,7 @@ def test_steps_multiply_the_rate_behind_their_epochs() -> None:
     assert rates == pytest.approx([0.25] * 4 + [1.0] * 4 + [0.1] * 4 + [0.01] * 4)
 
 
-def test_layers_of_the_network_are_told_from_the_heads() -> None:
+def test_layers_of_the_network_are_distinguished_from_the_heads() -> None:
     recipe = segmentation_recipe(optimizer={"layer_decay": 0.5})
     spec = tiny_spec(in_channels=3)
     model = build_segmenter(build(spec), spec, recipe, 9)
@@ -333,7 +333,7 @@ def test_nothing_that_counts_gives_figures_all_the_same() -> None:
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_what_a_validation_counts_is_what_the_model_says(tmp_path: Path) -> None:
+def test_a_validation_counts_what_the_model_predicts(tmp_path: Path) -> None:
     recipe = segmentation_recipe(evaluation={"mode": "whole", "batch_size": 5})
     task = SegmentationTask(segmentation_job(tmp_path / "run", recipe), CPU)
     model, _ = task.build()

@@ -60,7 +60,7 @@ def test_rounds_end_with_the_figures_of_network_and_average(whole: tuple[Path, l
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])
-def test_goes_on_to_the_bit_from_any_step(whole: tuple[Path, list[Any]], tmp_path: Path, step: int) -> None:
+def test_resumes_bitwise_from_any_step(whole: tuple[Path, list[Any]], tmp_path: Path, step: int) -> None:
     folder, undisturbed = whole
     job = segmentation_job(tmp_path / "parts")
     with pytest.raises(Stopped):
@@ -257,7 +257,7 @@ def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) ->
         ("no.safetensors", ("--evaluate-only",), "must be a preset, a network file"),
     ],
 )
-def test_what_a_person_can_put_right_is_said_in_a_line(
+def test_mistakes_of_the_user_are_reported_in_one_line(
     finished: tuple[Path, CommandResult], tmp_path: Path, network: str, options: tuple[str, ...], words: str
 ) -> None:
     write(tmp_path)

@@ -169,7 +169,7 @@ def test_images_are_taken_as_they_come() -> None:
     assert len(seen) == 1 and torch.equal(seen[0], x)
 
 
-def test_every_pixel_of_a_map_stands_for_its_square_of_the_image() -> None:
+def test_every_pixel_of_a_map_corresponds_to_its_square_of_the_image() -> None:
     model = detector(small_spec("replknet", 4)).eval()
     cells: list[list[Tensor]] = []
     model.anchor_generator.register_forward_hook(lambda *seen: cells.append(seen[-1]))
@@ -319,13 +319,15 @@ def test_a_detection_without_boxes_is_refused(tmp_path: Path) -> None:
         ({"transfer": {"head": "ssd"}}, r"`proxy.transfer.head` must be one of .*'fcos'"),
     ],
 )
-def test_a_study_file_is_told_what_the_head_may_be(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_head_in_a_study_file_is_refused_with_the_choices(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     write_study(tmp_path, TINY | {"proxy": TINY["proxy"] | changes})
     with pytest.raises(StudyError, match=message + r".*study\.yaml:\d+"):
         load_study(tmp_path / "study.yaml")
 
 
-def test_a_study_file_on_data_without_boxes_is_told_the_line(tmp_path: Path) -> None:
+def test_a_study_file_on_data_without_boxes_is_refused_with_its_line(tmp_path: Path) -> None:
     proxy = TINY["proxy"] | {"dataset": "imagefolder", "root": str(tmp_path), "transfer": {"head": "fcos"}}
     write_study(tmp_path, TINY | {"proxy": proxy})
     with pytest.raises(DataError, match=r"boxes.*study\.yaml:\d+"):

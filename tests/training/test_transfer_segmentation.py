@@ -202,7 +202,7 @@ def test_a_run_is_measured_first_and_transferred_last(tmp_path: Path) -> None:
     assert isinstance(seen[-1], Ended) and seen[-1].state == RunState.COMPLETE
 
 
-def test_a_transfer_that_was_stopped_begins_anew(tmp_path: Path) -> None:
+def test_a_stopped_transfer_starts_over(tmp_path: Path) -> None:
     undisturbed = measured(records(tmp_path / "other", recipe_with(epochs=2)))
     seen = records(tmp_path, recipe_with(epochs=2), stop_at=3 * 4 + 2 + 6)  # epochs, measures, transfer's second epoch
     assert isinstance(seen[-1], Ended) and seen[-1].state == RunState.STOPPED
@@ -222,7 +222,7 @@ def test_a_transfer_without_masks_is_refused(tmp_path: Path) -> None:
         assert raised.value.remedy == "With masks: shapes."
 
 
-def test_a_study_file_that_asks_for_it_is_told_the_line(tmp_path: Path) -> None:
+def test_a_study_file_that_asks_for_it_is_refused_with_its_line(tmp_path: Path) -> None:
     proxy = TINY["proxy"] | {"dataset": "imagefolder", "root": str(tmp_path), "transfer": {"head": "upernet"}}
     write_study(tmp_path, TINY | {"proxy": proxy})
     with pytest.raises(DataError, match=r"study\.yaml:\d+"):
@@ -239,7 +239,7 @@ def test_a_transfer_is_part_of_the_recipe_and_of_its_fingerprint() -> None:
     assert len({RECIPE.fingerprint(), with_(transfer={}).fingerprint(), recipe_with().fingerprint()}) == 3
 
 
-def test_the_table_says_which_data_can_be_learnt_downstream(dataset: Dataset) -> None:
+def test_the_table_lists_which_data_can_be_learned_downstream(dataset: Dataset) -> None:
     annotated = {name: source.annotations for name, source in DATASETS.items() if source.annotations}
     assert annotated == {"shapes": ("masks", "boxes")}
     for split in (dataset.train, dataset.val):

@@ -58,7 +58,7 @@ def test_nothing_is_trained_or_validated(tmp_path: Path) -> None:
     assert not (tmp_path / "run.pt").exists()
 
 
-def test_a_warm_up_says_nothing_where_there_are_no_epochs() -> None:
+def test_a_warm_up_is_no_error_where_there_are_no_epochs() -> None:
     assert RECIPE.schedule.warmup_epochs == 1.0
     with pytest.raises(ValueError, match="must be below `epochs`"):
         with_(epochs=1)
@@ -87,7 +87,7 @@ def test_objectives_that_only_training_gives_are_refused(objective: str, tmp_pat
         load_study(path)
 
 
-def test_a_study_is_answered_by_its_measure_and_says_that_nothing_was_trained(study: Played) -> None:
+def test_a_study_is_answered_by_its_measure_and_states_that_nothing_was_trained(study: Played) -> None:
     results = study.answer(no_training)
     assert results.best is not None and results.best.params["K"] == [3, 3, 3, 3]
     assert results.best.values == (3.0, 3.1, 3.2) and all(
@@ -109,7 +109,7 @@ def test_one_seed_of_a_measure_was_measured_and_not_trained(tmp_path: Path) -> N
     assert "both were measured untrained with one seed" in conclusions(results)[0]
 
 
-def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) -> None:
+def test_the_views_show_untrained_in_place_of_the_epochs(study: Played) -> None:
     state = LiveState("question", None, "latency_ms_p50", "minimize", EventFormatter("latency_ms_p50"))
     formatter, lines, frames, tables = EventFormatter("latency_ms_p50"), [], [], []
     for event, progress, driven in study.events(no_training, slots=2):
