@@ -195,7 +195,7 @@ def test_an_import_against_the_order_is_named(source: str, complaint: str) -> No
     assert against_the_order("harness.data.coco", ast.parse(source), TABLE) == [complaint]
 
 
-def test_imports_that_run_on_demand_are_told_from_those_that_do_not() -> None:
+def test_imports_that_run_on_demand_are_distinguished_from_those_that_do_not() -> None:
     source = "import ray\nif TYPE_CHECKING:\n import optuna\nclass A:\n import torch\n def f(self):\n  import timm"
     assert [name for name, _ in imports(on_import(ast.parse(source)))] == ["ray", "torch"]
 
