@@ -81,8 +81,8 @@ def test_second_derivatives() -> None:
         inputs = [t.detach().requires_grad_() for t in tensors(CASES["uneven padding"], torch.float32, "cpu")]
         first = torch.autograd.grad(run(*inputs).pow(3).sum(), inputs, create_graph=True)
         results.append([*first, *torch.autograd.grad(sum((g**2).sum() for g in first), inputs)])  # type: ignore[arg-type]
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-5 * theirs.abs().max().item())
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
 
 
 WINDOW = CASES["uneven padding"][2]
@@ -112,8 +112,8 @@ def test_compiles_without_a_graph_break() -> None:
         return TRITON.run(x, weight, bias, window).tanh()
 
     results = [(y := f(*inputs), *torch.autograd.grad(y.sum(), inputs)) for f in (run, _compiled(run))]
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def _compiled(run: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -83,8 +83,8 @@ def _labels(seed: int, height: int, width: int, values: tuple[int, int, int]) ->
 
 def _image(labels: NDArray[np.uint8]) -> Image.Image:
     """A colour for every value."""
-    colours = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
-    return Image.fromarray(colours[labels])
+    colors = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
+    return Image.fromarray(colors[labels])
 
 
 def _save(path: Path, image: Image.Image) -> None:
