@@ -123,9 +123,9 @@ def test_a_claim_on_trained_runs_from_the_command_line(tmp_path: Path) -> None:
 
     claim = CLAIM | {"contrast": {"K=[5,5,3,3]": 1, "K=3": -1}}
     write_study(tmp_path, TINY, claims=[claim], search={"seeds": 2, "max_seeds": 3}, proxy=BRIEF)
-    done = called("run", "study.yaml", *INLINE, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "claims judged: larger_is_better is" in done.stdout and "Claims  error rate 5 %" in done.stdout
+    result = called("run", "study.yaml", *INLINE, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "claims judged: larger_is_better is" in result.stdout and "Claims  error rate 5 %" in result.stdout
     kept = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert kept["claims"][0]["n"] in (2, 3)
 

@@ -48,11 +48,11 @@ def test_accuracy_of_another_environment_is_reused_and_every_view_states_it(stud
 
 def test_show_states_it_for_a_study_and_for_a_trial(studies: StudiesFolder) -> None:
     path = shared(studies)
-    where = ("--results", studies.workspace.results)
-    assert f"3 of 6 runs: {WORDS}" in " ".join(called("show", path, *where, cwd=studies.folder).stdout.split())
-    assert f"not here   {WORDS}" in called("show", path, "0", *where, cwd=studies.folder).stdout
-    assert "not here" not in called("show", path, "1", *where, cwd=studies.folder).stdout
-    run = json.loads(called("show", path, "0", "--json", *where, cwd=studies.folder).stdout)["runs"][0]
+    options = ("--results", studies.workspace.results)
+    assert f"3 of 6 runs: {WORDS}" in " ".join(called("show", path, *options, cwd=studies.folder).stdout.split())
+    assert f"not here   {WORDS}" in called("show", path, "0", *options, cwd=studies.folder).stdout
+    assert "not here" not in called("show", path, "1", *options, cwd=studies.folder).stdout
+    run = json.loads(called("show", path, "0", "--json", *options, cwd=studies.folder).stdout)["runs"][0]
     assert (run["environment"]["operator"], run["times_environment"]["operator"]) == ("a1b2", HERE.operator)
 
 
@@ -110,20 +110,20 @@ def test_a_run_that_another_environment_began_starts_again_with_reuse_same(studi
 
 def test_status_names_the_environments_too(studies: StudiesFolder) -> None:
     path = shared(studies)
-    where = ("--results", studies.workspace.results)
-    assert f"environments    3 of 6 runs: {WORDS}" in called("status", path, *where, cwd=studies.folder).stdout
-    output = called("status", path, "--json", *where, cwd=studies.folder).stdout
+    options = ("--results", studies.workspace.results)
+    assert f"environments    3 of 6 runs: {WORDS}" in called("status", path, *options, cwd=studies.folder).stdout
+    output = called("status", path, "--json", *options, cwd=studies.folder).stdout
     assert json.loads(output)["other_environments"] == [f"3 of 6 runs: {WORDS}"]
 
 
 def test_an_estimate_rests_on_times_of_this_environment(studies: StudiesFolder) -> None:
     path = studies.file("new", **THREE)
     studies.run(studies.file("old", **ONE), worker(OLD))
-    where = ("--dry-run", "--results", studies.workspace.results)
-    assert "a rough rule" in called("run", path, *where, cwd=studies.folder).stdout
+    options = ("--dry-run", "--results", studies.workspace.results)
+    assert "a rough rule" in called("run", path, *options, cwd=studies.folder).stdout
     studies.run(path, worker(HERE))
-    done = called("run", path, "--reuse", "same", *where, cwd=studies.folder).stdout
-    assert "from the wall times of 3 stored runs" in done
+    output = called("run", path, "--reuse", "same", *options, cwd=studies.folder).stdout
+    assert "from the wall times of 3 stored runs" in output
 
 
 def test_of_a_cluster_only_what_is_known_here_is_compared(studies: StudiesFolder) -> None:

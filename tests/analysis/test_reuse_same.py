@@ -132,9 +132,9 @@ def test_a_value_that_does_not_agree_with_the_runs_is_computed_again(studies: St
 
 def test_verify_marks_recorded_claims_of_another_environment(studies: StudiesFolder) -> None:
     shared(studies)
-    done = called("verify", "--only", "claims", "--results", studies.workspace.results, cwd=studies.folder)
-    assert done.returncode == 0
-    assert f"new, c: other environments: 3 of 6 runs: {WORDS}" in " ".join(done.stdout.split())
+    result = called("verify", "--only", "claims", "--results", studies.workspace.results, cwd=studies.folder)
+    assert result.returncode == 0
+    assert f"new, c: other environments: 3 of 6 runs: {WORDS}" in " ".join(result.stdout.split())
 
 
 def test_times_of_another_number_of_threads_are_those_of_another_environment(studies: StudiesFolder) -> None:
