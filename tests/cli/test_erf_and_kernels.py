@@ -72,8 +72,8 @@ def photos(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int =
 
 def opens(path: Path) -> bool:
     with Image.open(path) as image:
-        colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
-        return image.format == "PNG" and min(image.size) > 200 and len(colours) > 50
+        colors = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
+        return image.format == "PNG" and min(image.size) > 200 and len(colors) > 50
 
 
 def subject(spec: NetworkSpec, origin: WeightsOrigin = WeightsOrigin.FILE) -> LoadedNetwork:
