@@ -76,11 +76,11 @@ def test_run_and_dry_run_refuse_alike(
     path = write_study(tmp_path, TINY, **keys)
     before = files_of(tmp_path)
     start = time.monotonic()
-    done = called("run", path, *flags, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert all(text in done.stderr for text in messages), done.stderr
-    assert "study.yaml:" in done.stderr and "Traceback" not in done.stderr
-    assert files_of(tmp_path) == before and not done.stdout
+    result = called("run", path, *flags, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert all(text in result.stderr for text in messages), result.stderr
+    assert "study.yaml:" in result.stderr and "Traceback" not in result.stderr
+    assert files_of(tmp_path) == before and not result.stdout
     assert time.monotonic() - start < 30
 
 
@@ -101,9 +101,11 @@ def test_more_images_than_a_folder_has_are_refused_alike(
     proxy = {"dataset": "imagefolder", "root": "pets", "resolution": 16, "epochs": 2, "batch_size": 4} | {key: 13}
     write_study(tmp_path, TINY, proxy=proxy)
     before = files_of(tmp_path)
-    done = called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 2 and f"`proxy.{key}` {message}" in done.stderr and "13" in done.stderr, done.stderr
-    assert "study.yaml:" in done.stderr and files_of(tmp_path) == before and not done.stdout
+    result = called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path)
+    assert result.returncode == 2 and f"`proxy.{key}` {message}" in result.stderr and "13" in result.stderr, (
+        result.stderr
+    )
+    assert "study.yaml:" in result.stderr and files_of(tmp_path) == before and not result.stdout
 
 
 def test_a_study_that_changed_is_refused_by_a_dry_run_too(tmp_path: Path) -> None:
@@ -121,8 +123,8 @@ def test_a_dry_run_tells_the_price_of_growth(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, claims=[CLAIM], proxy=BRIEF)
     assert called("run", "study.yaml", "--executor", "inline", "--quiet", cwd=tmp_path).returncode == 0
     write_study(tmp_path, TINY, claims=[CLAIM, CLAIM | {"name": "new"}], search={"seeds": 4}, proxy=BRIEF)
-    done = called("run", "study.yaml", "--dry-run", "--executor", "inline", cwd=tmp_path)
-    text = " ".join(done.stdout.split())
+    result = called("run", "study.yaml", "--dry-run", "--executor", "inline", cwd=tmp_path)
+    text = " ".join(result.stdout.split())
     assert "2 configurations, 8 runs, of which the store has 4; 4 to train" in text
     assert "the study grows: `search.seeds` from 2 to 4" in text and "the claim `new`" in text
     assert "c: its verdict would be exploratory, since the plan was stretched after its last look, at 2 seeds" in text
@@ -189,8 +191,8 @@ def test_a_formula_with_a_value_is_taken(text: str) -> None:
 
 
 def test_the_documented_quick_profile_is_accepted(tmp_path: Path) -> None:
-    about = Study.model_fields["quick"].description or ""
-    match = re.search(r"`(\{.*\})`", about)
+    description = Study.model_fields["quick"].description or ""
+    match = re.search(r"`(\{.*\})`", description)
     assert match is not None
     base = {"study": "first", "base": "replknet_nano", "axes": {"K": [3, 7]}, "quick": yaml.safe_load(match[1])}
     assert load_study(write_study(tmp_path, base), is_quick=True).study.study == "first_quick"
