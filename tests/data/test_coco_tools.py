@@ -154,10 +154,10 @@ def test_names_with_folders_of_another_machine_are_found(root: Path, name: str) 
 def test_url_encoded_names_are_found(tmp_path: Path) -> None:
     (tmp_path / "my cat.jpg").write_bytes(b"")
     (tmp_path / "100%25.jpg").write_bytes(b"")
-    there = {path.name for path in tmp_path.iterdir()}
-    assert locate_image("data/my%20cat.jpg", there, tmp_path) == "my cat.jpg"
-    assert locate_image("100%25.jpg", there, tmp_path) == "100%25.jpg"
-    assert locate_image("dog.jpg", there, tmp_path) is None
+    existing = {path.name for path in tmp_path.iterdir()}
+    assert locate_image("data/my%20cat.jpg", existing, tmp_path) == "my cat.jpg"
+    assert locate_image("100%25.jpg", existing, tmp_path) == "100%25.jpg"
+    assert locate_image("dog.jpg", existing, tmp_path) is None
 
 
 def test_two_names_that_lead_to_one_file_are_refused(root: Path) -> None:

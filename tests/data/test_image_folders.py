@@ -224,7 +224,7 @@ def channel_means(path: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("L", 90, (90, 90, 90)),
         ("1", 1, (255, 255, 255)),
@@ -233,8 +233,8 @@ def channel_means(path: Path) -> list[float]:
         ("I;16", 90 * 256, (90, 90, 90)),
     ],
 )
-def test_every_kind_of_png_becomes_rgb(tmp_path: Path, mode: str, colour: Any, expected: tuple[int, ...]) -> None:
-    Image.new(mode, (20, 30), colour).save(tmp_path / "x.png")
+def test_every_kind_of_png_becomes_rgb(tmp_path: Path, mode: str, color: Any, expected: tuple[int, ...]) -> None:
+    Image.new(mode, (20, 30), color).save(tmp_path / "x.png")
     assert channel_means(tmp_path / "x.png") == pytest.approx(expected, abs=1)
 
 
