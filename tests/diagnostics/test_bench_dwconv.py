@@ -264,9 +264,9 @@ def test_what_is_written_can_be_read(rows: list[DwconvResult], tmp_path: Path) -
         assert float(cells["speedup"]) == pytest.approx(ratio, rel=1e-4)
     plot(tmp_path / "rows.png", rows)
     assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
-    colours = {name: style[:2] for name, style in styles(rows).items()}
-    assert set(colours) >= {result.algorithm for result in rows} - {CONV2D}
-    assert len(set(colours.values())) == len(colours), "no two lines look alike"
+    colors = {name: style[:2] for name, style in styles(rows).items()}
+    assert set(colors) >= {result.algorithm for result in rows} - {CONV2D}
+    assert len(set(colors.values())) == len(colors), "no two lines look alike"
 
 
 def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,8 +115,8 @@ def test_a_proxy_that_fails_is_reported(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_ray_is_compared_with_plain_processes(tmp_path: Path) -> None:
     comparisons = {figure.name: figure for figure in compare_executors(tiny_jobs(tmp_path), rounds=1)}
-    over = comparisons["a proxy in a Ray worker, over inline"]
-    assert over.median == pytest.approx(comparisons["in a Ray worker"].median / comparisons["inline"].median)
+    ratio = comparisons["a proxy in a Ray worker, over inline"]
+    assert ratio.median == pytest.approx(comparisons["in a Ray worker"].median / comparisons["inline"].median)
     assert comparisons["inline"].median > 0
 
 
