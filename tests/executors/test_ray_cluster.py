@@ -204,8 +204,8 @@ def test_a_token_is_not_shown_to_a_cluster_that_asks_for_none(tmp_path: Path) ->
     environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     environment |= {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of another cluster
     command = [sys.executable, "-c", ASKS_FOR_NONE]  # Ray reads its settings once a process
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert "answer: 42" in done.stdout, done.stderr
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "answer: 42" in result.stdout, result.stderr
 
 
 @pytest.mark.long
