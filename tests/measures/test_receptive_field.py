@@ -256,10 +256,10 @@ def test_images_are_larger_than_in_training_up_to_a_bound() -> None:
 def test_images_are_taken_in_turns_from_all_classes(labels: list[int], count: int) -> None:
     chosen = balanced_indices(np.array(labels, np.int64), count)
     assert len(chosen) == min(count, len(labels)) and list(chosen) == sorted(set(chosen))
-    taken = {label: [i for i in chosen if labels[i] == label] for label in set(labels)}
-    for label, indices in taken.items():
+    by_label = {label: [i for i in chosen if labels[i] == label] for label in set(labels)}
+    for label, indices in by_label.items():
         assert indices == [i for i, other_label in enumerate(labels) if other_label == label][: len(indices)], (
             "the first of the class"
         )
         is_used_up = len(indices) == labels.count(label)
-        assert is_used_up or len(indices) >= max(map(len, taken.values())) - 1
+        assert is_used_up or len(indices) >= max(map(len, by_label.values())) - 1

@@ -149,7 +149,7 @@ def test_the_probability_of_a_class_is_the_mean_over_its_members() -> None:
 # A folder of stimuli: red tells the shape, green the texture
 
 
-class ColourReader(nn.Module):
+class ColorReader(nn.Module):
     """For ImageNet-1K: answers with the class that the red or the green of an image tells."""
 
     def __init__(self, cue: int) -> None:
@@ -163,9 +163,9 @@ class ColourReader(nn.Module):
 
 
 def paint(folder: Path, name: str, shape: str, texture: str) -> None:
-    colour = (10 * SIXTEEN_CLASSES.index(shape), 10 * SIXTEEN_CLASSES.index(texture), 0)
+    color = (10 * SIXTEEN_CLASSES.index(shape), 10 * SIXTEEN_CLASSES.index(texture), 0)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (SIDE, SIDE), colour).save(folder / name)
+    Image.new("RGB", (SIDE, SIDE), color).save(folder / name)
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def subject(model: nn.Module, **fields: object) -> LoadedNetwork:
 
 
 def decided(cue: int, folder: Path) -> CueConflictResult:
-    return classify_stimuli(subject(ColourReader(cue)), folder, SIDE)
+    return classify_stimuli(subject(ColorReader(cue)), folder, SIDE)
 
 
 def test_stimuli_are_found_by_their_names(folder: Path) -> None:
@@ -210,9 +210,9 @@ def test_a_network_for_imagenet_decides_on_stimuli(cue: int, share: float, folde
 
 
 def test_the_mean_of_classes_weighs_them_alike(folder: Path) -> None:
-    class Both(ColourReader):
+    class Both(ColorReader):
         def forward(self, x: Tensor) -> Tensor:
-            shape, texture = ColourReader(SHAPE)(x), ColourReader(TEXTURE)(x)
+            shape, texture = ColorReader(SHAPE)(x), ColorReader(TEXTURE)(x)
             is_cat = shape.argmax(1) == SIXTEEN_CLASS_MEMBERS["cat"][-1]
             return torch.where(is_cat[:, None], shape, texture)
 
