@@ -226,8 +226,8 @@ def test_presets_are_different_networks() -> None:
 
 def test_fingerprint_is_the_same_in_another_process() -> None:
     program = "from harness.models.spec.presets import PRESETS; print(PRESETS['replknet_31b'].fingerprint())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == PRESETS["replknet_31b"].fingerprint()
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == PRESETS["replknet_31b"].fingerprint()
 
 
 def test_fingerprint_stays_for_ever() -> None:

@@ -66,8 +66,8 @@ def test_features_only(feature_cls: str, out_indices: Any) -> None:
     model = create(features_only=True, out_indices=out_indices, feature_cls=feature_cls).eval()
     inner = {"getter": "model", "hook": "body", "fx": "graph_module"}[feature_cls]
     getattr(model, inner).load_state_dict(full.state_dict(), strict=False)
-    taken = range(4 - out_indices, 4) if isinstance(out_indices, int) else [i % 4 for i in out_indices]
-    expected = [full.features(x)[i] for i in taken]
+    chosen_indices = range(4 - out_indices, 4) if isinstance(out_indices, int) else [i % 4 for i in out_indices]
+    expected = [full.features(x)[i] for i in chosen_indices]
     assert all(map(torch.equal, model(x), expected)) and len(model(x)) == len(expected)
     assert model.feature_info.channels() == [m.shape[1] for m in expected]
     assert "num_classes" not in model.pretrained_cfg

@@ -297,14 +297,14 @@ def test_the_verb_goes_there_and_back(tmp_path: Path) -> None:
     saved(tmp_path / "x.pth", state)
     (tmp_path / "nano.yaml").write_text(dump_network_spec(NANO))
     for network in ("replknet_nano", "nano.yaml"):
-        done = called("weights", "import", "x.pth", "--network", network, "--output", "x.safetensors", cwd=tmp_path)
+        result = called("weights", "import", "x.pth", "--network", network, "--output", "x.safetensors", cwd=tmp_path)
         output = f"x.safetensors: {len(state)} entries, training form, 10 classes\n"
-        assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
-    done = called("weights", "export", "x.safetensors", "--output", "y.pth", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+        assert (result.returncode, result.stdout, result.stderr) == (0, output, "")
+    result = called("weights", "export", "x.safetensors", "--output", "y.pth", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     assert_equal(torch.load(tmp_path / "y.pth", weights_only=True), state)
-    done = called("weights", "import", "x.safetensors", "--output", "z.safetensors", cwd=tmp_path)
-    assert done.returncode == 0
+    result = called("weights", "import", "x.safetensors", "--output", "z.safetensors", cwd=tmp_path)
+    assert result.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_the_verb_goes_there_and_back(tmp_path: Path) -> None:
 def test_what_the_verb_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     saved(tmp_path / "x.pth", state_of(NANO))
     (tmp_path / "study.yaml").write_text("study: x\nbase: replknet_nano\naxes: {K: [3]}\n")
-    done = called("weights", *arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and words in done.stderr
+    result = called("weights", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and words in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["study.yaml", "x.pth"]
