@@ -94,9 +94,9 @@ def test_second_derivatives() -> None:
     inputs = tensors(CASES["uneven padding"], torch.float32, "cuda")
     window = CASES["uneven padding"][2]
     results = []
-    for mine in (True, False):
+    for is_triton in (True, False):
         x, weight, bias = inputs
-        y = TRITON.run(x, weight, bias, window) if mine else F.conv2d(x, weight, bias, 1, window.padding, groups=2)
+        y = TRITON.run(x, weight, bias, window) if is_triton else F.conv2d(x, weight, bias, 1, window.padding, groups=2)
         first = torch.autograd.grad(y.pow(3).sum(), inputs, create_graph=True)
         total = torch.stack([(g**2).sum() for g in first]).sum()
         results.append([*first, *torch.autograd.grad(total, inputs)])
@@ -114,8 +114,8 @@ def test_the_default_path_compiles_without_a_graph_break(is_autocast: bool) -> N
             y = run(x)
         results.append((y, *torch.autograd.grad(y.float().square().sum(), [x, *module.parameters()])))
     assert results[0][0].dtype == (torch.bfloat16 if is_autocast else torch.float32)
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-2 * theirs.abs().max().item())
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize(
