@@ -60,9 +60,9 @@ def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return np.asarray(image.convert("RGB"))
 
 
-def has_colour(path: Path, colour: str) -> bool:
+def has_color(path: Path, color: str) -> bool:
     """Whether enough of a picture is of that colour to be more than the edge of something."""
-    distance = np.abs(pixels(path).astype(int) - np.round(255 * np.array(to_rgb(colour)))).max(axis=2)
+    distance = np.abs(pixels(path).astype(int) - np.round(255 * np.array(to_rgb(color)))).max(axis=2)
     return int((distance <= 6).sum()) > 30
 
 
@@ -128,13 +128,13 @@ def test_every_verdict_has_a_word_and_a_colour(kept: ClaimsSummary, verdict: Ver
     one = kept.claims[0].model_copy(update={"verdict": verdict})
     shown = kept.model_copy(update={"claims": (one,)})
     plot_claims(tmp_path / "one.png", shown)
-    assert has_colour(tmp_path / "one.png", VERDICT_MARKS[verdict][0])
+    assert has_color(tmp_path / "one.png", VERDICT_MARKS[verdict][0])
     others = [
         VERDICT_MARKS[other_verdict][0]
         for other_verdict in Verdict
         if other_verdict not in (verdict, Verdict.UNDECIDED)
     ]  # words are grey, too
-    assert not any(has_colour(tmp_path / "one.png", other) for other in others)
+    assert not any(has_color(tmp_path / "one.png", other) for other in others)
     assert any(text.endswith(f": {verdict}") for text in texts(draw_claims_figure(shown)))
 
 
@@ -187,7 +187,7 @@ def test_a_picture_that_fails_keeps_the_answer_and_is_drawn_the_next_time(
     assert {path.name for path in results.iterdir()} >= {*SUMMARY_FILES} and not (results / CLAIMS_PLOT_FILE).exists()
     again = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
     assert again.stderr == "" and "The claims as a picture: results/tiny/claims.png" in again.stdout
-    assert has_colour(results / CLAIMS_PLOT_FILE, VERDICT_MARKS[Verdict.SUPPORTED][0])
+    assert has_color(results / CLAIMS_PLOT_FILE, VERDICT_MARKS[Verdict.SUPPORTED][0])
     remove_summary(results)
     assert not {path.name for path in results.iterdir()} & {*SUMMARY_FILES, CLAIMS_PLOT_FILE}
 

@@ -107,8 +107,8 @@ def test_attributes_are_there(study: Any) -> None:
     assert int(attributes["params"]) > 400_000 and int(attributes["macs"]) > 40_000_000
     assert json.loads(attributes["seeds"]) == [0, 1, 2] and len(json.loads(attributes["runs"])) == 3
     assert attributes["device"] == "cpu (test, 1 thread)" and "torch" in attributes["versions"]
-    about = {attribute["key"]: attribute["value"] for attribute in study["user_attrs"]}
-    assert about["question"] == "How large?" and "maximize top1" in about["objective"]
+    study_attributes = {attribute["key"]: attribute["value"] for attribute in study["user_attrs"]}
+    assert study_attributes["question"] == "How large?" and "maximize top1" in study_attributes["objective"]
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_nothing_can_be_changed(shown: ServedStudy, method: str, path: str) -> N
 
 
 def test_a_port_that_is_taken_is_an_error_with_a_remedy(shown: ServedStudy) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = harness("dashboard", "study.yaml", "--port", str(port), cwd=shown.study.path.parent)
-    assert done.returncode == 2 and str(port) in done.stderr and "--port" in done.stderr
-    assert "Traceback" not in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        result = harness("dashboard", "study.yaml", "--port", str(port), cwd=shown.study.path.parent)
+    assert result.returncode == 2 and str(port) in result.stderr and "--port" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture(scope="module")

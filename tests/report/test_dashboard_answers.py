@@ -82,8 +82,8 @@ def test_a_note_has_the_network_the_seeds_and_the_conditions(over_budget: tuple[
     note = study["best_trials"][0]["note"]["body"]
     for part in ("best of the study", "| stage 1 |", "| K |", "| all |", "latency_ms_p50", "n = 3", "cpu (test"):
         assert part in note
-    over = next(trial for trial in study["trials"] if not is_feasible(trial))["note"]["body"]
-    assert "over budget" in over and "latency_ms" in over
+    rejected_note = next(trial for trial in study["trials"] if not is_feasible(trial))["note"]["body"]
+    assert "over budget" in rejected_note and "latency_ms" in rejected_note
     assert "means over the seeds" in study["note"]["body"]
 
 

@@ -54,8 +54,8 @@ def test_every_command_works_as_it_is_printed(recipe: str, options: tuple[str, .
     commands = next_commands(result, tmp_path)
     assert [command[0] for command in commands] == ["show", "best", "train", "dashboard"]
     for words in commands[:-1]:
-        done = run_as_printed(words, tmp_path)
-        assert (done.returncode, done.stderr) == (0, ""), (words, done)
+        command_result = run_as_printed(words, tmp_path)
+        assert (command_result.returncode, command_result.stderr) == (0, ""), (words, command_result)
     assert called("show", "best.yaml", cwd=tmp_path).returncode == 0
     training = commands[2]
     assert training[:3] == ["train", "best-of", "study.yaml"] and training[training.index("--recipe") + 1] == recipe
