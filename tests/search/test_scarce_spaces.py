@@ -66,10 +66,10 @@ def test_both_feasible_networks_are_trained_and_the_study_states_why_it_ends(tmp
 def test_the_answer_states_why_the_search_ended_however_it_is_shown(tmp_path: Path) -> None:
     search = {"sampler": "random", "trials": 3, "seeds": 1}
     path = write_study(tmp_path, TINY, axes={"K[0]": [3, 5]}, search=search, proxy=BRIEF)
-    done = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_result = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
+    assert run_result.returncode == 0, run_result.stderr
     reason = "1 proposal repeated a known network, for a further seed of it"
-    assert f"The search ended: {reason}." in " ".join(done.stdout.split())
+    assert f"The search ended: {reason}." in " ".join(run_result.stdout.split())
     summary = tmp_path / "results" / "tiny" / "summary.json"
     assert json.loads(summary.read_text())["search_ended"] == reason
     for command in ("run", "show"):
@@ -135,28 +135,28 @@ def test_an_empty_space_names_the_budget_and_the_nearest_network(tmp_path: Path,
         search={"sampler": "tpe", "trials": 6},
     )
     before = files_of(tmp_path)
-    done = called("run", path, *flags, "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "At least one configuration must be within rules and budgets" in done.stderr
-    assert "Of 225, 225 break `budgets.params`" in done.stderr
-    assert "The nearest, K[0]=3, K[3]=3, C[0]=8, has" in done.stderr
+    result = called("run", path, *flags, "--executor", "inline", cwd=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "At least one configuration must be within rules and budgets" in result.stderr
+    assert "Of 225, 225 break `budgets.params`" in result.stderr
+    assert "The nearest, K[0]=3, K[3]=3, C[0]=8, has" in result.stderr
     assert files_of(tmp_path) == before
 
 
 def test_a_dry_run_tells_how_many_networks_are_within_budget(tmp_path: Path, limit: int) -> None:
     scarce(tmp_path, limit)
-    done = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
-    assert "2 of 10,125 networks are within rules and budgets" in done.stdout
-    assert "2 configurations, 2 runs" in done.stdout
+    result = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
+    assert "2 of 10,125 networks are within rules and budgets" in result.stdout
+    assert "2 configurations, 2 runs" in result.stdout
 
 
 def test_a_million_trials_are_planned_at_once(tmp_path: Path) -> None:
     scarce(tmp_path, 10**9, trials=1_000_000, seeds=2)
     start = time.monotonic()
-    done = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
-    assert time.monotonic() - start < 20 and done.returncode == 0
-    assert "at most 10125 configurations, 1010125 runs" in re.sub(r"(?<=\d),(?=\d)", "", done.stdout)
-    assert "989,875 trials can only repeat a network" in done.stdout
+    result = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
+    assert time.monotonic() - start < 20 and result.returncode == 0
+    assert "at most 10125 configurations, 1010125 runs" in re.sub(r"(?<=\d),(?=\d)", "", result.stdout)
+    assert "989,875 trials can only repeat a network" in result.stdout
 
 
 def test_a_dry_run_counts_the_trials_that_are_finished_and_those_that_can_only_repeat_a_network(tmp_path: Path) -> None:
