@@ -33,8 +33,8 @@ def test_a_path_is_created_with_its_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a b.db", "{x}.db", "100%.db", "what?.db", "#1.db", "größe.db", "it's.db"])
 def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
-    for where in (file, database_url(file).render_as_string()):
-        with Store.open(where) as store:
+    for address in (file, database_url(file).render_as_string()):
+        with Store.open(address) as store:
             store.ensure_run(RUN)
             open_study(store, "s", directions=["maximize"])
     assert file.exists()

@@ -129,12 +129,12 @@ def test_an_attempt_from_the_start_leaves_nothing_of_the_one_before(store: Store
 def test_a_run_without_all_of_its_epochs_is_not_complete(store: Store, seen: list[int]) -> None:
     store.ensure_run(RUN)
     store.claim(RUN.id, "s", Path("/results/s"))
-    taken = store.record(RUN.id, [replace(STARTED, first_epoch=3), *map(epoch, seen), Ended(RunState.COMPLETE, 1.0)])
+    accepted = store.record(RUN.id, [replace(STARTED, first_epoch=3), *map(epoch, seen), Ended(RunState.COMPLETE, 1.0)])
     row = store.run(RUN.id)
     assert row.state == RunState.FAILED and row.cause is not None
     missing = sorted({1, 2, 3} - set(seen))
     assert f"lacks {len(missing)} of 3 epochs ({', '.join(map(str, missing))})" in row.cause
-    assert taken[-1] == Ended(RunState.FAILED, 1.0, row.cause), "the driver acts on what was written"
+    assert accepted[-1] == Ended(RunState.FAILED, 1.0, row.cause), "the driver acts on what was written"
     assert store.claim(RUN.id, "s", Path("/results/s")), "it may be trained again"
     store.record(RUN.id, [replace(STARTED, first_epoch=4), epoch(1), epoch(2), epoch(3)])
     store.record(RUN.id, [Ended(RunState.COMPLETE, 0.5)])
