@@ -34,8 +34,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
     faults = {}
     for mode in ("keep", "as it is"):
-        done = subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True)
-        faults[mode] = int(done.stdout)
+        result = subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True)
+        faults[mode] = int(result.stdout)
     assert faults["keep"] < faults["as it is"] / 10
 
 

@@ -216,15 +216,15 @@ def test_a_verb_waits_for_a_measurement_to_end(name: str, slots: Path, tmp_path:
     result = called(*VERBS[name], cwd=tmp_path)
     took_s = time.monotonic() - begin
     assert result.returncode == 0, result.stderr
-    done: list[CommandResult] = []
-    verb = threading.Thread(target=lambda: done.append(called(*VERBS[name], cwd=tmp_path)))
+    results: list[CommandResult] = []
+    verb = threading.Thread(target=lambda: results.append(called(*VERBS[name], cwd=tmp_path)))
     with measuring(timeout_s=5) as quiet:
         assert quiet.is_quiet
         verb.start()
         verb.join(min(5.0, 2 * took_s + 0.5))
         assert verb.is_alive(), "it computes while times are taken"
     verb.join(60)
-    assert done and done[0].returncode == 0, done
+    assert results and results[0].returncode == 0, results
 
 
 # What takes times
