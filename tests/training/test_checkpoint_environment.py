@@ -34,9 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(folder: Path, *options: str) -> str:
-    done = called("run", "study.yaml", *INLINE, *options, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    result = called("run", "study.yaml", *INLINE, *options, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def begin(folder: Path) -> None:

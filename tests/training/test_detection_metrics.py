@@ -29,9 +29,9 @@ def detections_of(boxes: list[list[float]], labels: list[int], scores: list[floa
 
 def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
     one, crowd, inside = [0.0, 0, 10, 10], [20.0, 20, 80, 80], [30.0, 30, 40, 40]
-    there = figures([one, crowd], [0, 0], is_crowd=np.array([False, True]))
+    instances = figures([one, crowd], [0, 0], is_crowd=np.array([False, True]))
     detections = detections_of([inside, one], [0, 0], [0.9, 0.8])
-    assert dict(detection_metrics([detections], [there], NAMES))["ap"] == pytest.approx(100)
+    assert dict(detection_metrics([detections], [instances], NAMES))["ap"] == pytest.approx(100)
     alone = dict(detection_metrics([detections], [figures([one], [0])], NAMES))
     assert alone["ap"] == pytest.approx(50)
 
@@ -56,7 +56,9 @@ def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [random_image(rng) for _ in range(6)]
     metrics = dict(
-        detection_metrics([detections for _, detections in images], [there for there, _ in images], NAMES, masks=True)
+        detection_metrics(
+            [detections for _, detections in images], [instances for instances, _ in images], NAMES, masks=True
+        )
     )
     metric = MeanAveragePrecision(
         iou_type=("bbox", "segm"),
@@ -65,7 +67,9 @@ def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
         class_metrics=True,
         backend="pycocotools",
     )
-    metric.update([as_tensors(detections) for _, detections in images], [as_tensors(there) for there, _ in images])
+    metric.update(
+        [as_tensors(detections) for _, detections in images], [as_tensors(instances) for instances, _ in images]
+    )
     expected = metric.compute()
     for kind, prefix in (("bbox", ""), ("segm", "mask_")):
         theirs = {
@@ -88,12 +92,12 @@ def random_image(rng: np.random.Generator) -> tuple[Instances, Detections]:
     labels = rng.integers(0, 3, count)
     masks = tuple(encode_rle(ellipse(box)) for box in boxes)
     areas = np.array([ellipse(box).sum() for box in boxes], np.float32)
-    there = Instances(boxes, labels, areas, crowds, masks)
+    instances = Instances(boxes, labels, areas, crowds, masks)
     near = (boxes + rng.normal(0, 3, boxes.shape)).clip(0, SIDE).astype(np.float32)
     guesses = np.concatenate([near, random_boxes(rng, 3)])
     guessed = np.where(rng.random(len(guesses)) < 0.8, np.concatenate([labels, [0, 1, 2]]), 1)
     scores = rng.random(len(guesses)).astype(np.float32)
-    return there, Detections(guesses, guessed, scores, tuple(encode_rle(ellipse(box)) for box in guesses))
+    return instances, Detections(guesses, guessed, scores, tuple(encode_rle(ellipse(box)) for box in guesses))
 
 
 def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray[Any, Any]:

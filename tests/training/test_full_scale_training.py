@@ -94,8 +94,8 @@ def test_resumes_bitwise_from_any_step(whole: Whole, tmp_path: Path, step: int) 
     (message,) = [record for record in rest if isinstance(record, Message)]
     assert message.text.startswith(f"resuming in epoch {1 + step // 2} after {step % 2} steps")
     lines = (job.folder / "epochs.jsonl").read_text().splitlines()
-    done = [from_plain(json.loads(line) | {"kind": "epoch"}) for line in lines]
-    assert outcome([epoch for epoch in done if isinstance(epoch, FullScaleEpoch)]) == outcome(undisturbed)
+    epochs_done = [from_plain(json.loads(line) | {"kind": "epoch"}) for line in lines]
+    assert outcome([epoch for epoch in epochs_done if isinstance(epoch, FullScaleEpoch)]) == outcome(undisturbed)
     assert equal(last_state(job.folder), last_state(folder))
 
 
@@ -185,10 +185,10 @@ def test_files_for_tensorboard_and_a_line_for_every_epoch(tmp_path: Path, monkey
 
 
 def test_records_travel_as_json(whole: Whole) -> None:
-    where = Started("host", 1, "cpu", 1, {"torch": "2.15.0"}, epochs=2)
+    started = Started("host", 1, "cpu", 1, {"torch": "2.15.0"}, epochs=2)
     records: list[FullScaleMessage] = [
         *whole[1],
-        where,
+        started,
         Message("hear"),
         StepProgress(1, 2, 3, 0.5, 0.1, 9.0, 0.01, 60.0),
     ]

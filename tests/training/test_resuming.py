@@ -51,12 +51,12 @@ def copied(undisturbed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("how", ["removed", "another"])
+@pytest.mark.parametrize("change", ["removed", "another"])
 def test_a_database_that_is_gone_is_filled_again_from_the_checkpoints(
-    how: str, undisturbed: Path, copied: Path
+    change: str, undisturbed: Path, copied: Path
 ) -> None:
-    more = ("--storage", "sqlite:///other.db") if how == "another" else ()
-    if how == "removed":
+    more = ("--storage", "sqlite:///other.db") if change == "another" else ()
+    if change == "removed":
         (copied / "results" / "studies.db").rename(copied / "results" / "damaged.db")
     again = run(copied, *more)
     assert again.returncode == 0, again.stderr

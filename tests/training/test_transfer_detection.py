@@ -99,8 +99,8 @@ def test_nothing_found_is_nothing_right_and_nothing_there_is_no_figure() -> None
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     one_there = [one([0.0, 0.0, 10.0, 10.0], 0)]
     assert dict(average_precision([nothing], one_there, ("a",))) == {"ap": 0, "ap50": 0, "ap75": 0, "ap_a": 0}
-    there = {name: value for name, value in nothing.items() if name != "scores"}
-    assert dict(average_precision([one([0.0, 0.0, 10.0, 10.0], 0, 0.9)], [there], ("a",))) == {}
+    truth = {name: value for name, value in nothing.items() if name != "scores"}
+    assert dict(average_precision([one([0.0, 0.0, 10.0, 10.0], 0, 0.9)], [truth], ("a",))) == {}
 
 
 # Boxes

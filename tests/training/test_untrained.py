@@ -164,15 +164,15 @@ def test_the_plan_counts_what_the_measures_take() -> None:
     batch = speed.THROUGHPUT_BATCHES["cpu"]
     latency = speed.LATENCY_WARM_UP + speed.LATENCY_PASSES
     assert measured_images(RECIPE, 0) == latency
-    taken = {
+    image_counts = {
         name: measured_images(RECIPE.model_copy(update={"measures": [name]}), val=200) - latency
         for name in ON_DEMAND_MEASURES
     }
-    assert taken["shape_bias"] == 200 and taken["throughput"] == 5 * batch
+    assert image_counts["shape_bias"] == 200 and image_counts["throughput"] == 5 * batch
     enlarged = (receptive_field.erf_resolution(RECIPE.resolution) / RECIPE.resolution) ** 2
-    assert taken["erf"] == 5 * receptive_field.ERF_IMAGES * enlarged and enlarged == 16
-    assert taken["merge_error"] == 6 * merge_error.COMPARED_IMAGES
-    assert taken["train_step"] == 6 * 3 * RECIPE.batch_size
+    assert image_counts["erf"] == 5 * receptive_field.ERF_IMAGES * enlarged and enlarged == 16
+    assert image_counts["merge_error"] == 6 * merge_error.COMPARED_IMAGES
+    assert image_counts["train_step"] == 6 * 3 * RECIPE.batch_size
 
 
 # All of it
@@ -181,9 +181,9 @@ def test_the_plan_counts_what_the_measures_take() -> None:
 def test_a_study_of_untrained_networks_from_end_to_end(tmp_path: Path) -> None:
     proxy = TINY["proxy"] | {"epochs": 0, "measures": ["merge_error"]}
     write_study(tmp_path, TINY, proxy=proxy, objectives={"merge_error_max_abs": "minimize"}, search={"seeds": 2})
-    done = called("run", "study.yaml", "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "merge_error_max_abs" in done.stdout and "Measured untrained on cpu" in done.stdout
+    result = called("run", "study.yaml", "--executor", "inline", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "merge_error_max_abs" in result.stdout and "Measured untrained on cpu" in result.stdout
     assert not [name for name in files_of(tmp_path) if name.endswith(".pt")]
     shown = json.loads(called("show", "study.yaml", "0", "--json", cwd=tmp_path).stdout)
     assert [run["epochs"] for run in shown["runs"]] == [0, 0]
