@@ -81,8 +81,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def _train_with_two_workers(folder: Path) -> None:
     folder.mkdir()
     write_study(folder, TINY)
-    done = harness("run", "study.yaml", "--workers", "2", cwd=folder, **RAY)
-    (folder / "output.json").write_text(json.dumps(vars(done)))
+    result = harness("run", "study.yaml", "--workers", "2", cwd=folder, **RAY)
+    (folder / "output.json").write_text(json.dumps(vars(result)))
 
 
 @pytest.fixture(scope="session")

@@ -138,10 +138,10 @@ def test_torch_is_imported_where_the_table_allows_it(path: Path) -> None:
     name = module_name(path)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     row = TABLE.get(package_of(name))
-    where = "no" if row is None else row.torch_of(name)
-    if where == "yes":
+    allowed = "no" if row is None else row.torch_of(name)
+    if allowed == "yes":
         return
-    examined = on_import(tree) if where == "in functions" else tree
+    examined = on_import(tree) if allowed == "in functions" else tree
     wrong = [
         f"{name}:{line} imports {imported}" for imported, line in imports(examined) if imported.split(".")[0] in TORCH
     ]
@@ -201,7 +201,7 @@ def test_imports_that_run_on_demand_are_distinguished_from_those_that_do_not() -
 
 
 @pytest.mark.parametrize(
-    ("text", "module", "where"),
+    ("text", "module", "allowed"),
     [
         ("yes; no in `spec`, `timm.hook`", "harness.models", "yes"),
         ("yes; no in `spec`, `timm.hook`", "harness.models.spec.network", "no"),
@@ -212,8 +212,8 @@ def test_imports_that_run_on_demand_are_distinguished_from_those_that_do_not() -
         ("", "harness.models.x", "no"),
     ],
 )
-def test_exceptions_of_the_table_are_for_their_modules(text: str, module: str, where: str) -> None:
-    assert Row("models", 0, *read_torch(text)).torch_of(module) == where
+def test_exceptions_of_the_table_are_for_their_modules(text: str, module: str, allowed: str) -> None:
+    assert Row("models", 0, *read_torch(text)).torch_of(module) == allowed
 
 
 @pytest.mark.parametrize(
