@@ -81,8 +81,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def _train_with_two_workers(folder: Path) -> None:
     folder.mkdir()
     write_study(folder, TINY)
-    done = harness("run", "study.yaml", "--workers", "2", cwd=folder, **RAY)
-    (folder / "output.json").write_text(json.dumps(vars(done)))
+    result = harness("run", "study.yaml", "--workers", "2", cwd=folder, **RAY)
+    (folder / "output.json").write_text(json.dumps(vars(result)))
 
 
 @pytest.fixture(scope="session")
@@ -95,5 +95,5 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 @pytest.fixture(scope="session")
-def said(played: Played) -> StudyResults:
+def played_results(played: Played) -> StudyResults:
     return played.answer()

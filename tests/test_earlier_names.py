@@ -21,13 +21,15 @@ REPOSITORY = Path(__file__).parent.parent
     ],
 )
 def test_a_script_of_an_earlier_version_gets_the_same_objects(earlier: str, present: str, name: str) -> None:
-    taken = import_module(earlier)
-    assert getattr(import_module(present), name) in [getattr(taken, own) for own in taken.__all__]
+    earlier_module = import_module(earlier)
+    assert getattr(import_module(present), name) in [
+        getattr(earlier_module, exported) for exported in earlier_module.__all__
+    ]
 
 
 @pytest.mark.long
 def test_a_script_of_timm_is_run_under_the_earlier_name(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import sys, timm; print(sys.argv[1], timm.is_model('replknet_31b'))")
     command = [sys.executable, "-m", "harness.timm_script", str(tmp_path / "train.py"), "x"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
-    assert done.stdout.split() == ["x", "True"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert result.stdout.split() == ["x", "True"]

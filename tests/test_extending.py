@@ -32,10 +32,10 @@ WALKING: dict[str, list[str]] = {
         "tests/measures/test_kernel_weights.py::test_maps_are_what_an_impulse_becomes[separable]",
     ],
     "A measure": [
-        "tests/measures/test_measures.py::test_the_recipe_knows_the_names_of_the_table",
+        "tests/measures/test_measures.py::test_the_recipe_accepts_the_names_of_the_table",
         "tests/measures/test_measures.py::test_every_measure_yields_finite_figures_and_leaves_the_network_alone"
         "[calibration]",
-        "tests/config/test_metrics.py::test_every_measure_is_told_by_its_names[calibration]",
+        "tests/config/test_metrics.py::test_metrics_of_the_machine_are_identified_by_their_names[calibration]",
         "tests/report/test_measure_columns.py::test_every_measure_has_columns",
         "tests/report/test_measure_columns.py::test_columns_are_figures_that_runs_have",
     ],
@@ -49,7 +49,7 @@ WALKING: dict[str, list[str]] = {
         "tests/models/test_segmentation_heads.py::test_what_was_trained_unmerged_is_merged_last_without_a_change"
         "[segformer]",
     ],
-    "A sampler": ["tests/search/test_driver.py::test_tables_match_what_a_study_file_may_say"],
+    "A sampler": ["tests/search/test_driver.py::test_tables_match_the_choices_of_a_study_file"],
     "A command": [
         "tests/cli/test_commands.py::test_every_command_is_a_module_with_a_parser_and_an_action",
         "tests/test_import_order.py::test_the_commands_import_no_heavy_libraries",
@@ -85,7 +85,7 @@ def paths_in(cell: str) -> Iterator[str]:
 
 
 def names_in(cell: str) -> Iterator[tuple[str, str]]:
-    """Names with the file that they are said to be in: `A` and `B` in `path`."""
+    """Names with the file that should contain them: `A` and `B` in `path`."""
     for part in cell.split(";"):
         for path in paths_in(part):
             yield from ((name, path) for name in re.findall(r"`(\w+)`", part))
@@ -155,7 +155,7 @@ def test_the_table_names_what_is_there(what: str) -> None:
     new, edited = ROWS[what]
     folders = [path.rpartition("/")[0] for path in paths_in(new)]
     assert folders or new == "none"
-    assert [each for each in folders if not _is_there(each)] == []
+    assert [folder for folder in folders if not _is_there(folder)] == []
     for path in paths_in(edited):
         assert (REPOSITORY / "harness" / path).is_file(), path
     for name, path in names_in(edited):

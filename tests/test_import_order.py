@@ -110,7 +110,7 @@ def on_import(tree: ast.Module) -> ast.Module:
 
 def against_the_order(name: str, tree: ast.AST, table: dict[str, Row]) -> list[str]:
     """The imports of a module from packages after its own."""
-    own = table[package_of(name)]
+    importer = table[package_of(name)]
     wrong = {}
     for imported, line in imports(tree):
         package = package_of(imported)
@@ -118,8 +118,8 @@ def against_the_order(name: str, tree: ast.AST, table: dict[str, Row]) -> list[s
             continue
         if package not in table:
             wrong[package] = f"{name}:{line} imports from `{package}`, which has no row in the table"
-        elif table[package].position > own.position:
-            wrong[package] = f"{name}:{line} imports from `{package}`, which comes after `{own.name}`"
+        elif table[package].position > importer.position:
+            wrong[package] = f"{name}:{line} imports from `{package}`, which comes after `{importer.name}`"
     return list(wrong.values())
 
 
@@ -138,11 +138,13 @@ def test_torch_is_imported_where_the_table_allows_it(path: Path) -> None:
     name = module_name(path)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     row = TABLE.get(package_of(name))
-    where = "no" if row is None else row.torch_of(name)
-    if where == "yes":
+    allowed = "no" if row is None else row.torch_of(name)
+    if allowed == "yes":
         return
-    examined = on_import(tree) if where == "in functions" else tree
-    wrong = [f"{name}:{line} imports {found}" for found, line in imports(examined) if found.split(".")[0] in TORCH]
+    examined = on_import(tree) if allowed == "in functions" else tree
+    wrong = [
+        f"{name}:{line} imports {imported}" for imported, line in imports(examined) if imported.split(".")[0] in TORCH
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -193,13 +195,13 @@ def test_an_import_against_the_order_is_named(source: str, complaint: str) -> No
     assert against_the_order("harness.data.coco", ast.parse(source), TABLE) == [complaint]
 
 
-def test_imports_that_run_on_demand_are_told_from_those_that_do_not() -> None:
+def test_imports_that_run_on_demand_are_distinguished_from_those_that_do_not() -> None:
     source = "import ray\nif TYPE_CHECKING:\n import optuna\nclass A:\n import torch\n def f(self):\n  import timm"
     assert [name for name, _ in imports(on_import(ast.parse(source)))] == ["ray", "torch"]
 
 
 @pytest.mark.parametrize(
-    ("text", "module", "where"),
+    ("text", "module", "allowed"),
     [
         ("yes; no in `spec`, `timm.hook`", "harness.models", "yes"),
         ("yes; no in `spec`, `timm.hook`", "harness.models.spec.network", "no"),
@@ -210,8 +212,8 @@ def test_imports_that_run_on_demand_are_told_from_those_that_do_not() -> None:
         ("", "harness.models.x", "no"),
     ],
 )
-def test_exceptions_of_the_table_are_for_their_modules(text: str, module: str, where: str) -> None:
-    assert Row("models", 0, *read_torch(text)).torch_of(module) == where
+def test_exceptions_of_the_table_are_for_their_modules(text: str, module: str, allowed: str) -> None:
+    assert Row("models", 0, *read_torch(text)).torch_of(module) == allowed
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Texts of the package and its documents are plain English: the idioms that were removed do not come back."""
 
+import ast
 import io
 import re
 import tokenize
@@ -16,6 +17,7 @@ FILES = [
     *sorted((REPOSITORY / "search_spaces").glob("*.yaml")),
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
 ]
+TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 IDIOMS = {
     "stands": r"\bstand(s|ing)?\b|\bstood\b",
     "by lot": r"\bby lot\b",
@@ -50,6 +52,20 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
     yield from ((token.start[0], token.string) for token in tokens if token.type in kinds)
 
 
+def comments_and_docstrings(source: str) -> Iterator[tuple[int, str]]:
+    """The comments and the strings that are statements, with their lines; a test compares other strings with output."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    yield from ((token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+
+
+def violations(path: Path, texts: Iterator[tuple[int, str]]) -> list[str]:
+    name = path.relative_to(REPOSITORY)
+    return [f"{name}:{line}: {', '.join(idioms(text))}" for line, text in texts if idioms(text)]
+
+
 def idioms(text: str) -> list[str]:
     for kept in KEPT:
         text = text.replace(kept, "")
@@ -58,12 +74,19 @@ def idioms(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_texts_have_none_of_the_idioms(path: Path) -> None:
-    found = [
-        f"{path.relative_to(REPOSITORY)}:{line}: {', '.join(idioms(text))}"
-        for line, text in texts(path)
-        if idioms(text)
-    ]
-    assert not found, "\n".join(found)
+    lines = violations(path, texts(path))
+    assert not lines, "\n".join(lines)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_comments_and_docstrings_of_tests_have_none_of_the_idioms(path: Path) -> None:
+    lines = violations(path, comments_and_docstrings(path.read_text(encoding="utf-8")))
+    assert not lines, "\n".join(lines)
+
+
+def test_of_a_test_only_comments_and_docstrings_are_checked() -> None:
+    source = '"""One."""\n\n\ndef f() -> None:\n    """Two."""\n    assert "three" in g()  # four\n'
+    assert sorted(comments_and_docstrings(source)) == [(1, "One."), (5, "Two."), (6, "# four")]
 
 
 @pytest.mark.parametrize(

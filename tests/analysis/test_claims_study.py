@@ -21,10 +21,10 @@ from harness.training.run import Ended, Job, Record, RunState
 
 def seeds_by_kernel(played: Played) -> dict[tuple[int, Any], list[int]]:
     assert played.executor is not None
-    found: dict[tuple[int, Any], list[int]] = {}
+    seeds_by_arm: dict[tuple[int, Any], list[int]] = {}
     for job in played.executor.submitted:
-        found.setdefault((job.run.spec.K[0], job.run.spec.reparam[0]), []).append(job.run.seed)
-    return {key: sorted(seeds) for key, seeds in found.items()}
+        seeds_by_arm.setdefault((job.run.spec.K[0], job.run.spec.reparam[0]), []).append(job.run.seed)
+    return {key: sorted(seeds) for key, seeds in seeds_by_arm.items()}
 
 
 # Deciding
@@ -32,8 +32,8 @@ def seeds_by_kernel(played: Played) -> dict[tuple[int, Any], list[int]]:
 
 def test_a_large_effect_is_decided_by_the_first_seeds(tmp_path: Path) -> None:
     played = claimed(tmp_path)
-    looks = [event for event, _, _ in played.events(gains(K13=30)) if isinstance(event, ClaimsEvaluated)]
-    assert looks == [ClaimsEvaluated({"larger_is_better": "supported"}, 0)]
+    evaluations = [event for event, _, _ in played.events(gains(K13=30)) if isinstance(event, ClaimsEvaluated)]
+    assert evaluations == [ClaimsEvaluated({"larger_is_better": "supported"}, 0)]
     (result,) = claim_results(played)
     assert result.seeds == (0, 1, 2) and str(result.verdict) == "supported"
     assert result.estimate is not None and result.estimate.effect == pytest.approx(30, abs=1.5)
@@ -42,12 +42,12 @@ def test_a_large_effect_is_decided_by_the_first_seeds(tmp_path: Path) -> None:
 
 def test_an_undecided_claim_gets_seeds_for_its_own_arms_alone(tmp_path: Path) -> None:
     played = claimed(tmp_path)
-    looks = [event for event, _, _ in played.events(gains(K13=0.1)) if isinstance(event, ClaimsEvaluated)]
-    assert [look.arms for look in looks] == [2, 2, 2, 0]
-    assert {look.verdicts["larger_is_better"] for look in looks} == {"undecided"}
+    evaluations = [event for event, _, _ in played.events(gains(K13=0.1)) if isinstance(event, ClaimsEvaluated)]
+    assert [evaluation.arms for evaluation in evaluations] == [2, 2, 2, 0]
+    assert {evaluation.verdicts["larger_is_better"] for evaluation in evaluations} == {"undecided"}
     seeds = seeds_by_kernel(played)
     assert seeds.pop((13, 5)) == seeds.pop((3, None)) == [0, 1, 2, 3, 4, 5]
-    assert all(each == [0, 1, 2] for each in seeds.values()) and seeds
+    assert all(arm_seeds == [0, 1, 2] for arm_seeds in seeds.values()) and seeds
     (result,) = claim_results(played)
     assert result.seeds_needed is None or result.seeds_needed > 6
 
@@ -123,9 +123,9 @@ def test_a_claim_on_trained_runs_from_the_command_line(tmp_path: Path) -> None:
 
     claim = CLAIM | {"contrast": {"K=[5,5,3,3]": 1, "K=3": -1}}
     write_study(tmp_path, TINY, claims=[claim], search={"seeds": 2, "max_seeds": 3}, proxy=BRIEF)
-    done = called("run", "study.yaml", *INLINE, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "claims judged: larger_is_better is" in done.stdout and "Claims  error rate 5 %" in done.stdout
+    result = called("run", "study.yaml", *INLINE, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "claims judged: larger_is_better is" in result.stdout and "Claims  error rate 5 %" in result.stdout
     kept = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert kept["claims"][0]["n"] in (2, 3)
 
@@ -155,9 +155,13 @@ def test_a_longer_plan_for_runs_that_another_study_looked_at_is_exploratory(tmp_
     assert f"its verdict would be exploratory, since {reason}" in " ".join(result.stdout.split())
     for _ in longer.events(gains(K13=30)):
         pass
-    (found,) = claim_results(longer)
-    assert found.verdict_text == "exploratory: supported" and found.exploratory is not None and found.p is None
-    assert found.exploratory.reason == reason
+    (claim_result,) = claim_results(longer)
+    assert (
+        claim_result.verdict_text == "exploratory: supported"
+        and claim_result.exploratory is not None
+        and claim_result.p is None
+    )
+    assert claim_result.exploratory.reason == reason
     assert reason in " ".join(called("show", longer.path, cwd=tmp_path).stdout.split())
     assert [result.verdict_text for result in claim_results(played)] == ["supported"], "the first study came before"
 
@@ -191,7 +195,7 @@ def test_verify_judges_the_claims_of_every_recorded_study(tmp_path: Path) -> Non
     played = claimed(tmp_path)
     for _ in played.events(gains(K13=30)):
         pass
-    (row,) = all_recorded_claims(played.place)
+    (row,) = all_recorded_claims(played.workspace)
     assert (row.study, row.name, row.verdict, row.n, row.unit) == (
         "question",
         "larger_is_better",
@@ -204,7 +208,7 @@ def test_verify_judges_the_claims_of_every_recorded_study(tmp_path: Path) -> Non
         and row.paper == CLAIM["paper"]
         and row.device == "cpu (test, 1 thread)"
     )
-    result = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
+    result = called("verify", "--only", "claims", "--results", played.workspace.results, cwd=tmp_path)
     assert result.returncode == 0 and "supported" in result.stdout
 
 
@@ -212,10 +216,10 @@ def test_a_claim_study_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     played = claimed(tmp_path)
     for _ in played.events(gains(K13=30)):
         pass
-    (played.place.folder("question") / "study.yaml").unlink()
-    (row,) = all_recorded_claims(played.place)
+    (played.workspace.folder("question") / "study.yaml").unlink()
+    (row,) = all_recorded_claims(played.workspace)
     assert row.fault is not None and "study.yaml" in row.fault
-    result = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
+    result = called("verify", "--only", "claims", "--results", played.workspace.results, cwd=tmp_path)
     assert result.returncode == 1 and "study.yaml" in result.stdout
 
 

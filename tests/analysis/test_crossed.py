@@ -18,7 +18,7 @@ KNOWN = [Components(1.0, 0.0, 0.5), Components(1.0, 1.0, 0.5), Components(0.0, 2
 
 
 def simulated(rng: np.random.Generator, components: Components, pairs: int, sets: int, effect: float = 3.0) -> Table:
-    pair, of_set, rest = (math.sqrt(each) for each in components)
+    pair, of_set, rest = (math.sqrt(component) for component in components)
     return (
         effect
         + pair * rng.standard_normal((pairs, 1))
@@ -27,23 +27,23 @@ def simulated(rng: np.random.Generator, components: Components, pairs: int, sets
     )
 
 
-@pytest.mark.parametrize("known", KNOWN)
-def test_the_components_of_a_table_are_found(known: Components) -> None:
-    crossed = decompose(simulated(np.random.default_rng(0), known, 300, 300))
-    assert crossed.components == pytest.approx(known, rel=0.2, abs=0.02)
+@pytest.mark.parametrize("components", KNOWN)
+def test_the_components_of_a_table_are_found(components: Components) -> None:
+    crossed = decompose(simulated(np.random.default_rng(0), components, 300, 300))
+    assert crossed.components == pytest.approx(components, rel=0.2, abs=0.02)
     assert crossed.effect == pytest.approx(3, abs=4 * crossed.error())
-    assert (crossed.p < 0.001) == (known.set > 0)
+    assert (crossed.p < 0.001) == (components.set > 0)
 
 
-@pytest.mark.parametrize("known", KNOWN)
-def test_the_error_of_the_mean_effect_is_that_of_many_tables(known: Components) -> None:
+@pytest.mark.parametrize("components", KNOWN)
+def test_the_error_of_the_mean_effect_is_that_of_many_tables(components: Components) -> None:
     rng = np.random.default_rng(1)
-    tables = [decompose(simulated(rng, known, 8, 12)) for _ in range(2000)]
-    assert np.std([each.effect for each in tables]) == pytest.approx(
-        math.sqrt(known.pair / 8 + known.set / 12 + known.rest / 96), rel=0.06
+    tables = [decompose(simulated(rng, components, 8, 12)) for _ in range(2000)]
+    assert np.std([table.effect for table in tables]) == pytest.approx(
+        math.sqrt(components.pair / 8 + components.set / 12 + components.rest / 96), rel=0.06
     )
-    assert np.mean([each.error() ** 2 for each in tables]) == pytest.approx(
-        known.pair / 8 + known.set / 12 + known.rest / 96, rel=0.1
+    assert np.mean([table.error() ** 2 for table in tables]) == pytest.approx(
+        components.pair / 8 + components.set / 12 + components.rest / 96, rel=0.1
     )
 
 
@@ -53,40 +53,40 @@ def test_sets_without_an_effect_are_called_significant_as_often_as_allowed() -> 
     assert np.mean(np.array(ps) < 0.05) == pytest.approx(0.05, abs=0.015)
 
 
-@pytest.mark.parametrize("known", KNOWN)
+@pytest.mark.parametrize("components", KNOWN)
 @pytest.mark.parametrize("n", [3, 8])
-def test_the_coverage_expected_is_the_coverage_of_simulated_studies(known: Components, n: int) -> None:
-    """Studies of networks and images drawn anew, in both schemes, against the effect over all."""
-    rng, said = np.random.default_rng(3), expected_studies(known, n)
-    tables = [simulated(rng, known, n, n) for _ in range(8000)]
+def test_the_coverage_expected_is_the_coverage_of_simulated_studies(components: Components, n: int) -> None:
+    """Repeated studies with newly drawn networks and images, in both schemes, against the effect over all."""
+    rng, predicted = np.random.default_rng(3), expected_studies(components, n)
+    tables = [simulated(rng, components, n, n) for _ in range(8000)]
     for scheme, values in (
-        (said.shared, np.array([table[:, 0] for table in tables])),
-        (said.own, np.array([np.diagonal(table) for table in tables])),
+        (predicted.shared, np.array([table[:, 0] for table in tables])),
+        (predicted.own, np.array([np.diagonal(table) for table in tables])),
     ):
         errors = values.std(axis=1, ddof=1) / math.sqrt(n)
         half = {3: 4.302653, 8: 2.364624}[n] * errors
         assert scheme.coverage == pytest.approx(np.mean(np.abs(values.mean(axis=1) - 3) <= half), abs=0.012)
         assert scheme.sd == pytest.approx(values.mean(axis=1).std(), rel=0.04)
         assert scheme.error == pytest.approx(math.sqrt((errors**2).mean()), rel=0.04)
-    assert (said.shared.coverage < 0.945) == (known.set > 0)
+    assert (predicted.shared.coverage < 0.945) == (components.set > 0)
 
 
-@pytest.mark.parametrize("known", KNOWN)
-def test_studies_drawn_from_small_tables_are_not_biased(known: Components) -> None:
+@pytest.mark.parametrize("components", KNOWN)
+def test_studies_drawn_from_small_tables_are_not_biased(components: Components) -> None:
     """8 pairs and 20 sets are a sample; variances about the effect over all must not shrink with it."""
-    rng, said = np.random.default_rng(4), expected_studies(known, 4)
-    drawn = [drawn_studies(simulated(rng, known, 8, 20), 4, studies=100, seed=i) for i in range(1500)]
+    rng, predicted = np.random.default_rng(4), expected_studies(components, 4)
+    drawn = [drawn_studies(simulated(rng, components, 8, 20), 4, studies=100, seed=i) for i in range(1500)]
     for name in ("shared", "own"):
-        expected, schemes = getattr(said, name), [getattr(each, name) for each in drawn]
-        assert np.mean([each.sd**2 for each in schemes]) == pytest.approx(expected.sd**2, rel=0.08)
-        assert np.mean([each.error**2 for each in schemes]) == pytest.approx(expected.error**2, rel=0.08)
-        assert np.mean([each.coverage for each in schemes]) == pytest.approx(expected.coverage, abs=0.02)
+        expected, schemes = getattr(predicted, name), [getattr(studies, name) for studies in drawn]
+        assert np.mean([scheme.sd**2 for scheme in schemes]) == pytest.approx(expected.sd**2, rel=0.08)
+        assert np.mean([scheme.error**2 for scheme in schemes]) == pytest.approx(expected.error**2, rel=0.08)
+        assert np.mean([scheme.coverage for scheme in schemes]) == pytest.approx(expected.coverage, abs=0.02)
 
 
-@pytest.mark.parametrize("known", [Components(1.0, 0.3, 0.5), Components(1.0, 0.0, 0.5)])
-def test_the_interval_of_a_coverage_holds_it(known: Components) -> None:
-    rng, true = np.random.default_rng(5), expected_studies(known, 8).shared.coverage
-    intervals = [shared_coverage_interval(decompose(simulated(rng, known, 12, 30)), 8) for _ in range(400)]
+@pytest.mark.parametrize("components", [Components(1.0, 0.3, 0.5), Components(1.0, 0.0, 0.5)])
+def test_the_interval_of_a_coverage_holds_it(components: Components) -> None:
+    rng, true = np.random.default_rng(5), expected_studies(components, 8).shared.coverage
+    intervals = [shared_coverage_interval(decompose(simulated(rng, components, 12, 30)), 8) for _ in range(400)]
     held = np.mean([low - 1e-9 <= true <= high + 1e-9 for low, high in intervals])
     assert held >= 0.92
 

@@ -105,7 +105,7 @@ def test_mirrored_values_give_the_mirrored_verdict(ignore: float | None) -> None
 # Edges
 
 
-def test_one_measured_value_says_nothing() -> None:
+def test_one_measured_value_is_no_evidence() -> None:
     estimate = estimate_effect([5.0], ABOVE_0, Plan(1, 1))
     assert (estimate.interval, estimate.repeated_interval, estimate.bootstrap_interval, estimate.permutation_p) == (
         None,
@@ -138,7 +138,7 @@ def test_exact_figures_decide_at_once(values: list[float], text: str, ignore: fl
     assert estimate.interval == estimate.repeated_interval == (estimate.effect, estimate.effect)
 
 
-def test_values_that_differ_are_not_exact_whoever_says_so() -> None:
+def test_values_that_differ_are_not_exact_even_if_declared_so() -> None:
     assert not estimate_effect(VALUES, ABOVE_0, PLAN, exact=True).is_exact
 
 
@@ -172,8 +172,8 @@ def test_what_cannot_be_estimated_is_refused(values: list[float], ignore: float 
 
 def power_by_simulation(n: int, effect_size: float, alpha: float) -> float:
     values: NDArray[np.float64] = np.random.default_rng(12).normal(effect_size, 1.0, (20_000, n))
-    found = stats.ttest_1samp(values, 0.0, axis=1)
-    return float(np.mean((found.pvalue <= alpha) & (found.statistic > 0)))
+    t_tests = stats.ttest_1samp(values, 0.0, axis=1)
+    return float(np.mean((t_tests.pvalue <= alpha) & (t_tests.statistic > 0)))
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.01])

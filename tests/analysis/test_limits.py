@@ -1,4 +1,4 @@
-"""Answers at chance or at their ceiling say so and name no best; and every answer says which noise it holds."""
+"""Results at chance or at their ceiling are marked and have no best; and all results name the noise they include."""
 
 import io
 import json
@@ -29,7 +29,7 @@ IMAGES = 1000
 
 
 def counts(*accuracies: float, images: int = IMAGES, chance: float = 12.5) -> list[CorrectCounts]:
-    return [CorrectCounts.of(each, images, chance) for each in accuracies]
+    return [CorrectCounts.of(accuracy, images, chance) for accuracy in accuracies]
 
 
 # --- the tests themselves
@@ -201,7 +201,7 @@ def test_any_trial_of_a_study_at_chance_can_be_named(at_chance: tuple[Path, Stud
     assert result.returncode == 0 and "trial 1" in result.stdout and "B: [" in result.stdout
 
 
-def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path: Path) -> None:
+def test_one_configuration_above_chance_is_best_and_the_others_are_reported(tmp_path: Path) -> None:
     script = scored(lambda job: 12.5 + 20 * (job.run.spec.K[0] == 31 and job.run.spec.reparam[0] is None))
     results = Played(tmp_path).answer(script)
     assert results.limit is None and results.best is not None and results.best.params["K"] == [31, 29, 27, 13]
@@ -228,7 +228,7 @@ def test_a_spread_of_nothing_does_not_separate_what_the_images_do_not(tmp_path: 
 def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path, script: Script, limit: str) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 3, "max_seeds": 8})
     played.answer(script)
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         (result,) = evaluate_claims(played.file.study, open_space(played.file), reader.store)
     assert (str(result.verdict), result.limit, len(result.values)) == ("undecided", limit, 3)
     text = called("show", "study.yaml", cwd=tmp_path).stdout
@@ -238,7 +238,7 @@ def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path,
 def test_a_claim_of_which_one_arm_is_above_chance_is_decided(tmp_path: Path) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 4})
     played.answer(scored(lambda job: 12.5 + (job.run.spec.K[0] == 13) * (20 + 0.1 * job.run.seed)))
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         (result,) = evaluate_claims(played.file.study, open_space(played.file), reader.store)
     assert (str(result.verdict), result.limit) == ("supported", None)
 
@@ -257,13 +257,13 @@ def test_costs_and_times_have_no_limits(tmp_path: Path) -> None:
 # --- noise
 
 
-def test_the_answer_says_which_noise_it_holds(tmp_path: Path) -> None:
-    own = Played(tmp_path).answer(scored(60.0))
-    assert "training and validation images (each seed has its own)" in text_of(results_view(own), width=300)
-    assert own.resampling == (("split", True),)
+def test_the_answer_names_the_noise_it_includes(tmp_path: Path) -> None:
+    results = Played(tmp_path).answer(scored(60.0))
+    assert "training and validation images (each seed has its own)" in text_of(results_view(results), width=300)
+    assert results.resampling == (("split", True),)
 
 
-def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
+def test_a_shared_data_set_is_reported(tmp_path: Path) -> None:
     results = Played(tmp_path, proxy=SCRIPTED["proxy"] | {"resample": "none"}).answer(scored(60.0))
     text = text_of(results_view(results), width=300)
     assert "one data set only" in text and "which are not part of them" in text
@@ -271,27 +271,27 @@ def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
     assert shown["resample"] == "none" and "one data set only" in shown["noise"]
 
 
-def test_mixed_runs_are_told() -> None:
+def test_mixed_runs_are_reported() -> None:
     line = noise_line([("none", True), ("split", True)])
     assert line is not None and line.startswith("Mixed: ") and "one data set only" in line and "its own" in line
     assert noise_line([]) is None
 
 
-def test_recorded_summaries_that_do_not_say_it_are_of_one_data_set() -> None:
+def test_recorded_summaries_without_the_key_are_of_one_data_set() -> None:
     summary = ClaimsSummary(study="old", conditions="", claims=())
     assert summary.resample == "none" and "one data set only" in summary.noise_line
 
 
-def test_sampling_error_and_images_stand_beside_the_spread(said: StudyResults) -> None:
-    best = said.best
+def test_sampling_error_and_images_are_shown_with_the_spread(played_results: StudyResults) -> None:
+    best = played_results.best
     assert best is not None and best.val_images == IMAGES
     assert best.sampling_error == pytest.approx(sampling_error(best.mean or 0.0, IMAGES))
-    text = text_of(results_view(said))
+    text = text_of(results_view(played_results))
     assert "± val" in text and "1,000 validation images" in text
 
 
 def test_a_study_of_an_earlier_version_shared_one_data_set(tmp_path: Path) -> None:
-    """So that going on with it, with images of its own for each seed, is refused as a change."""
+    """So that resuming it with images of its own for each seed is refused as a change."""
     resolved = resolved_yaml(load_study(write_study(tmp_path, SCRIPTED)))
     assert study_values(resolved)["proxy.resample"] == "split"
     before = "\n".join(line for line in resolved.splitlines() if "resample:" not in line)

@@ -51,8 +51,8 @@ def test_the_reference_has_the_constants_of_the_literature(looks: int, pocock: f
 
 def test_with_many_values_the_levels_are_those_of_the_reference() -> None:
     spent = [0.02, 0.03, 0.04, 0.05]
-    found = nominal_levels(200, np.array([spent]))[0]
-    assert found == pytest.approx(brownian_levels(range(200, 204), spent), rel=0.02)
+    levels = nominal_levels(200, np.array([spent]))[0]
+    assert levels == pytest.approx(brownian_levels(range(200, 204), spent), rel=0.02)
 
 
 def test_with_few_values_the_levels_of_the_reference_would_err_too_often() -> None:

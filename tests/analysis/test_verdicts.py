@@ -44,7 +44,7 @@ def test_an_impossible_bound_is_refused(text: str, words: str) -> None:
         Expectation.parse(text)
 
 
-def test_an_expectation_knows_where_it_holds() -> None:
+def test_where_an_expectation_holds() -> None:
     within = Expectation.parse("within 0.5")
     assert [within.holds(effect) for effect in (-0.6, -0.5, 0.0, 0.5, 0.6)] == [False, True, True, True, False]
     assert (within.nearest(2.0), within.nearest(-0.1), ABOVE_0.nearest(2.0)) == (0.5, -0.5, 0.0)

@@ -1,4 +1,4 @@
-"""The other verbs, and what the door says to mistakes."""
+"""The other commands, and the command line's messages for mistakes."""
 
 import json
 import re
@@ -39,8 +39,8 @@ def test_best_prints_a_spec_that_is_a_base(finished: Finished, tmp_path: Path) -
     output = called("best", "study.yaml", cwd=folder).stdout
     (tmp_path / "best.yaml").write_text(output)
     write_study(tmp_path, TINY, study="next", base="best.yaml", axes={"shortcut": [True, False]})
-    done = called("run", "study.yaml", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0 and "2 configurations" in done.stdout
+    result = called("run", "study.yaml", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0 and "2 configurations" in result.stdout
     assert yaml.safe_load(output)["C"] == [4, 4, 8, 8]
 
 
@@ -70,14 +70,14 @@ def test_looking_writes_nothing(finished: Finished) -> None:
 
 def test_dry_run_lists_costs_and_time_and_writes_nothing(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, budgets={"params": 2200})
-    done = called("run", "study.yaml", "--dry-run", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "1 configuration, 2 runs, of which the store has 0; 2 to train" in done.stdout
-    assert "1 configuration left out by params" in done.stdout and "estimated time" in done.stdout
+    result = called("run", "study.yaml", "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1 configuration, 2 runs, of which the store has 0; 2 to train" in result.stdout
+    assert "1 configuration left out by params" in result.stdout and "estimated time" in result.stdout
     assert files_of(tmp_path) == {"study.yaml"}
 
 
-def test_dry_run_of_a_finished_study_knows_it(finished: Finished) -> None:
+def test_dry_run_recognizes_a_finished_study(finished: Finished) -> None:
     folder, _ = finished
     assert "of which the store has 4; 0 to train" in called("run", "study.yaml", "--dry-run", cwd=folder).stdout
 
@@ -100,37 +100,37 @@ def test_dry_run_of_a_finished_study_knows_it(finished: Finished) -> None:
 )
 def test_a_broken_study_file_is_one_message_and_nothing_written(tmp_path: Path, text: str, words: list[str]) -> None:
     (tmp_path / "study.yaml").write_text(text)
-    done = called("run", "study.yaml", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-    assert all(word in done.stderr for word in words), done.stderr
+    result = called("run", "study.yaml", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
     assert files_of(tmp_path) == {"study.yaml"}
 
 
 def test_markup_in_a_message_is_text(tmp_path: Path) -> None:
-    done = called("run", "[bold red]x[/]", cwd=tmp_path)
-    assert done.returncode == 2 and "[bold red]x[/]" in done.stderr
+    result = called("run", "[bold red]x[/]", cwd=tmp_path)
+    assert result.returncode == 2 and "[bold red]x[/]" in result.stderr
 
 
 def test_a_study_that_was_never_started_is_not_found(tmp_path: Path) -> None:
     write_study(tmp_path, TINY)
     for name in ("status", "show", "best", "dashboard"):
-        done = called(name, "study.yaml", cwd=tmp_path)
-        assert done.returncode == 2 and "harness run" in done.stderr, name
+        result = called(name, "study.yaml", cwd=tmp_path)
+        assert result.returncode == 2 and "harness run" in result.stderr, name
     assert files_of(tmp_path) == {"study.yaml"}
 
 
 def test_a_study_of_another_name_in_the_same_database_is_not_found(finished: Finished, tmp_path: Path) -> None:
     folder, _ = finished
     path = write_study(tmp_path, TINY, study="nobody")
-    done = called("show", path, "--results", folder / "results", cwd=tmp_path)
-    assert done.returncode == 2 and "Studies there: " in done.stderr and "tiny." in done.stderr
+    result = called("show", path, "--results", folder / "results", cwd=tmp_path)
+    assert result.returncode == 2 and "Studies there: " in result.stderr and "tiny." in result.stderr
 
 
 def test_an_unknown_trial_is_not_found(finished: Finished) -> None:
     folder, _ = finished
-    done = called("show", "study.yaml", "7", cwd=folder)
-    assert done.returncode == 2 and "Trials: 0 to 1" in done.stderr
+    result = called("show", "study.yaml", "7", cwd=folder)
+    assert result.returncode == 2 and "Trials: 0 to 1" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -147,24 +147,24 @@ def test_an_unknown_trial_is_not_found(finished: Finished) -> None:
 )
 def test_options_that_cannot_be_are_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     write_study(tmp_path, TINY)
-    done = called("run", "study.yaml", *options, cwd=tmp_path)
-    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    result = called("run", "study.yaml", *options, cwd=tmp_path)
+    assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr
     assert "--ray-address" in options or files_of(tmp_path) == {"study.yaml"}
 
 
 def test_a_study_file_that_changed_is_refused_with_the_keys(finished: Finished, tmp_path: Path) -> None:
     folder, _ = finished
-    where = ("--results", folder / "results")
+    options = ("--results", folder / "results")
     path = write_study(tmp_path, TINY, proxy=TINY["proxy"] | {"epochs": 3}, search={"seeds": 2, "seed": 1})
-    done = called("run", path, *where, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "`proxy.epochs` from 2 to 3" in done.stderr and "`search.seed` from 0 to 1" in done.stderr
-    assert "study:" in done.stderr and "--fresh" in done.stderr
+    result = called("run", path, *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "`proxy.epochs` from 2 to 3" in result.stderr and "`search.seed` from 0 to 1" in result.stderr
+    assert "study:" in result.stderr and "--fresh" in result.stderr
     write_study(tmp_path, TINY, resources={"minutes_per_run": 5}, full_scale={"base": "replknet_31b"})
-    assert called("run", path, *where, cwd=tmp_path).returncode == 0
+    assert called("run", path, *options, cwd=tmp_path).returncode == 0
 
 
-def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
+def test_an_error_of_the_harness_itself_states_that_the_data_are_safe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(_: Path, *, is_quick: bool) -> None:  # noqa: ARG001
@@ -176,7 +176,7 @@ def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
     assert "ZeroDivisionError" in output and "is safe" in output
 
 
-# The door
+# The command line
 
 
 def test_version_and_help() -> None:
@@ -190,11 +190,11 @@ def test_help_of_run_study_takes_little(tmp_path: Path) -> None:
     """In seconds of processor time, which other processes on the machine don't change."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     script = str(REPOSITORY / "run_study.py")
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, script, "--help"], cwd=tmp_path, env=environ(), capture_output=True, text=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0 and done.stdout.startswith("usage: run_study.py")
+    assert result.returncode == 0 and result.stdout.startswith("usage: run_study.py")
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
@@ -208,7 +208,7 @@ def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "suggestion"),
     [
         (("stauts",), "`status`"),
         (("status", "study.yaml", "--quik"), "`--quick`"),
@@ -217,11 +217,11 @@ def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_mistyped_command_choice_or_option_gets_a_suggestion(
-    typed: tuple[str, ...], meant: str, capsys: pytest.CaptureFixture[str]
+    typed: tuple[str, ...], suggestion: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(typed)
-    assert ended.value.code == 2 and f"Did you mean {meant}?" in capsys.readouterr().err
+    assert ended.value.code == 2 and f"Did you mean {suggestion}?" in capsys.readouterr().err
 
 
 def test_what_is_like_nothing_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,11 +29,11 @@ ALONE = ("--workers", "1", "--loaders", "0")
 
 @pytest.fixture(autouse=True)
 def _one_processor() -> Iterator[None]:
-    """Networks so small are slower on several threads, the more so beside other tests."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(own)})
+    """Networks this small are slower on several threads, even more so while other tests run."""
+    affinity = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(affinity)})
     yield
-    os.sched_setaffinity(0, own)
+    os.sched_setaffinity(0, affinity)
 
 
 def write(folder: Path, kind: str = "fcos", **changes: Any) -> None:
@@ -71,9 +71,9 @@ def test_trains_merges_last_and_judges(tmp_path: Path) -> None:
 
     values = []
     for path in (folder, folder / "merged.safetensors"):
-        judged = detect(tmp_path, path, "--evaluate-only", "--json")
-        assert judged.returncode == 0, judged.stderr
-        values.append(json.loads(judged.stdout)["figures"])
+        evaluation = detect(tmp_path, path, "--evaluate-only", "--json")
+        assert evaluation.returncode == 0, evaluation.stderr
+        values.append(json.loads(evaluation.stdout)["figures"])
     assert values[0] == pytest.approx(kept["figures"], abs=1e-3) and values[1] == pytest.approx(values[0], abs=1e-3)
 
 
@@ -99,7 +99,7 @@ def test_begins_from_weights_in_grey_or_in_colour_and_on_cocos_format(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ([], "`--recipe` must name a recipe"),
         (["--recipe", "shapes"], "the recipe must be for detection"),
@@ -109,10 +109,10 @@ def test_begins_from_weights_in_grey_or_in_colour_and_on_cocos_format(tmp_path: 
         (["--recipe", "shapes_fcos", "--evaluate-only"], "net.yaml"),
     ],
 )
-def test_what_cannot_be_is_told(tmp_path: Path, options: list[str], said: str) -> None:
+def test_invalid_options_are_reported(tmp_path: Path, options: list[str], message: str) -> None:
     write(tmp_path)
     refused = detect(tmp_path, "net.yaml", *options)
-    assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--data", "nowhere")])
@@ -125,7 +125,7 @@ def test_a_dry_run_needs_no_images(tmp_path: Path, options: tuple[str, ...]) -> 
     assert not (tmp_path / "results").exists()
 
 
-def test_a_broken_file_of_figures_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_broken_annotation_file_is_reported_with_its_position(tmp_path: Path) -> None:
     write(tmp_path, data={"dataset": "coco"})
     root = write_coco(tmp_path / "coco")
     file = root / "annotations" / "instances_val2017.json"
@@ -149,5 +149,5 @@ def test_every_recipe_is_sound_and_fits_a_network(name: str) -> None:
 def test_there_are_recipes_for_every_network_of_the_paper_and_for_every_detector() -> None:
     recipes = {name: load_task_recipe(name, "detection", DetectionRecipe) for name in recipe_names("detection")}
     assert set(recipes) >= {"coco_fcos_2x", *(f"coco_cascade_3x_{which}" for which in ("1k", "22k", "31l", "xl"))}
-    assert {each.detector.name for name, each in recipes.items() if name.startswith("shapes")} == set(DETECTORS)
+    assert {recipe.detector.name for name, recipe in recipes.items() if name.startswith("shapes")} == set(DETECTORS)
     assert recipes["coco_cascade_3x_xl"].detector.normed and PRESETS["replknet_xl"].reparam[0] is None

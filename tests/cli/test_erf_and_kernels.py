@@ -53,7 +53,7 @@ def checkpoint(trained: Path) -> Path:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file that knows its network, a merged one with three channels."""
+    """A file that contains its network's spec, a merged one with three channels."""
     spec = tiny_spec(in_channels=3, K=5, reparam=3)
     torch.save(merge(build(spec, seed=0)).state_dict(), tmp_path / "released.pth")
     import_weights(tmp_path / "released.pth", tmp_path / "mine.safetensors", spec)
@@ -72,8 +72,8 @@ def photos(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int =
 
 def opens(path: Path) -> bool:
     with Image.open(path) as image:
-        colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
-        return image.format == "PNG" and min(image.size) > 200 and len(colours) > 50
+        colors = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
+        return image.format == "PNG" and min(image.size) > 200 and len(colors) > 50
 
 
 def subject(spec: NetworkSpec, origin: WeightsOrigin = WeightsOrigin.FILE) -> LoadedNetwork:
@@ -112,7 +112,7 @@ def test_a_database_elsewhere_is_given(checkpoint: Path, trained: Path, tmp_path
 # Fields
 
 
-def test_erf_of_presets_says_that_random_weights_mislead(tmp_path: Path) -> None:
+def test_erf_of_presets_warns_that_random_weights_mislead(tmp_path: Path) -> None:
     result = called("erf", "replknet_nano", "mobilenet_v2_nano", *SMALL, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("random weights mislead") == 2
@@ -177,7 +177,7 @@ def seen(spec: NetworkSpec, raw: float, **counts: int) -> FieldResult:
     return FieldResult(subject(spec), 4, "images", fields, ())
 
 
-def test_the_papers_rows_stand_beside_its_networks() -> None:
+def test_the_papers_rows_are_shown_with_its_networks() -> None:
     counts = {"images": 2, "skipped": 0, "dead": 0}
     text = text_of(fields_view([seen(PRESETS["replknet_13"], 1.0, **counts)]))
     lines = [line.split() for line in text.splitlines()]
@@ -193,7 +193,7 @@ def test_published_fields_are_in_the_papers_order() -> None:
     assert {row.preset for row in PUBLISHED_FIELDS} - {None} <= set(PRESETS)
 
 
-def test_a_dead_network_is_told_in_words(tmp_path: Path) -> None:
+def test_a_dead_network_is_reported_with_a_message(tmp_path: Path) -> None:
     spec = tiny_spec()
     model = build(spec, seed=0)
     for parameter in model.parameters():
@@ -240,7 +240,7 @@ def test_tables_and_values_have_every_network() -> None:
     counts = {"images": 2, "skipped": 1, "dead": 0}
     results = [seen(PRESETS["replknet_nano"], 1.0, **counts), seen(PRESETS["replknet_tiny"], 0.0, **counts)]
     values = fields_values(results)
-    assert [each["fields"]["paper"]["skipped"] for each in values] == [1, 1]
+    assert [entry["fields"]["paper"]["skipped"] for entry in values] == [1, 1]
     assert "…" not in text_of(fields_view(results), width=80)
 
 
@@ -267,7 +267,7 @@ def test_kernels_of_a_preset_in_json(tmp_path: Path) -> None:
     assert opens(tmp_path / "kernels_mobilenet_v2_nano.png")
 
 
-def test_kernels_that_are_merged_say_so(weights: Path, tmp_path: Path) -> None:
+def test_merged_kernels_are_marked(weights: Path, tmp_path: Path) -> None:
     result = called("kernels", weights, cwd=tmp_path)
     assert result.returncode == 0 and "merged form" in result.stdout and "paper" not in result.stdout
 

@@ -1,4 +1,4 @@
-"""`harness evaluate`: what it says is what a straight computation says, in both forms, and what training has said."""
+"""`harness evaluate` reports what a direct computation yields, in both forms, and what the training reported."""
 
 import json
 from pathlib import Path
@@ -47,10 +47,12 @@ def network(folder: Path, spec: NetworkSpec = SPEC) -> Path:
 def values(*arguments: str | Path, cwd: Path) -> dict[str, Any]:
     result = called("evaluate", *arguments, "--json", cwd=cwd)
     assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
-    computed_by = found["environment"]
-    assert computed_by["operator"] == operator_digest() and computed_by["precision"] == found["viewing"]["precision"]
-    return found
+    evaluation: dict[str, Any] = json.loads(result.stdout)
+    computed_by = evaluation["environment"]
+    assert (
+        computed_by["operator"] == operator_digest() and computed_by["precision"] == evaluation["viewing"]["precision"]
+    )
+    return evaluation
 
 
 def straight(path: Path, root: Path, **options: Any) -> tuple[float, float]:
@@ -93,13 +95,13 @@ def test_accuracy_is_that_of_a_straight_computation(
 ) -> None:
     spec = SPEC.replace(stem_stride=4)
     root, path = write_folder(tmp_path / "imagenet", train=0, val=6), network(tmp_path, spec)
-    found = values(path, "--data", root / "val", *options, cwd=tmp_path)
+    evaluation = values(path, "--data", root / "val", *options, cwd=tmp_path)
     top1, loss = straight(path, root / "val", **timm)
-    form = found["forms"]["training"]
-    assert (found["images"], found["unreadable"], form["top5"]) == (18, 0, 100)
+    form = evaluation["forms"]["training"]
+    assert (evaluation["images"], evaluation["unreadable"], form["top5"]) == (18, 0, 100)
     assert form["top1"] == pytest.approx(top1) and form["loss"] == pytest.approx(loss, rel=1e-4)
-    assert found["device"].startswith("cpu (") or found["device"].startswith("cuda (")
-    assert "torch" in found["versions"] and form["images_per_s"] > 0
+    assert evaluation["device"].startswith("cpu (") or evaluation["device"].startswith("cuda (")
+    assert "torch" in evaluation["versions"] and form["images_per_s"] > 0
 
 
 def test_a_folder_with_train_and_val_is_numbered_by_train(tmp_path: Path) -> None:
@@ -116,15 +118,15 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:cut])
     Image.new("L", (1, 1), 128).save(root / "n00000000" / "dot.png")
     Image.new("CMYK", (9, 30)).save(root / "n00000002" / "cmyk.jpg")
-    found = values(path, "--data", root, "--resolution", "16", "--batch", "3", cwd=tmp_path)
-    assert (found["images"], found["unreadable"]) == (12, 2)
+    evaluation = values(path, "--data", root, "--resolution", "16", "--batch", "3", cwd=tmp_path)
+    assert (evaluation["images"], evaluation["unreadable"]) == (12, 2)
     for file in root.glob("*/*"):
         file.write_bytes(b"")
     result = called("evaluate", path, "--data", root, "--resolution", "16", cwd=tmp_path)
     assert result.returncode == 2 and "one must be readable" in result.stderr
 
 
-def test_both_forms_say_the_same_within_rounding(tmp_path: Path) -> None:
+def test_both_forms_agree_within_rounding(tmp_path: Path) -> None:
     root, path = write_folder(tmp_path / "imagenet", train=0, val=6) / "val", network(tmp_path)
     both = values(path, "--data", root, "--resolution", "16", "--both", cwd=tmp_path)
     training, merged = (both["forms"][form] for form in ("training", "merged"))
@@ -148,15 +150,15 @@ def test_merged_weights_are_evaluated_as_they_are(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     options = ("--data", root, "--resolution", "16")
-    found = values("merged.safetensors", *options, cwd=tmp_path)
-    assert list(found["forms"]) == ["merged"]
+    evaluation = values("merged.safetensors", *options, cwd=tmp_path)
+    assert list(evaluation["forms"]) == ["merged"]
     before = values(path, *options, cwd=tmp_path)
-    assert found["forms"]["merged"]["loss"] == pytest.approx(before["forms"]["training"]["loss"], rel=1e-4)
+    assert evaluation["forms"]["merged"]["loss"] == pytest.approx(before["forms"]["training"]["loss"], rel=1e-4)
     both = called("evaluate", "merged.safetensors", *options, "--both", cwd=tmp_path)
     assert both.returncode == 2 and "`--both` needs weights in training form" in both.stderr
 
 
-# What trainings have said
+# What trainings have reported
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +178,13 @@ def test_a_training_s_folder_is_evaluated_as_it_was_validated(
 ) -> None:
     folder, epochs = training
     best = next(epoch for epoch in reversed(epochs) if epoch.is_best)
-    found = values(folder, cwd=tmp_path)
-    assert found["network"] == "net-01234567/best" and found["images"] == RECIPE["data"]["val_size"]
-    assert found["forms"]["training"]["top1"] == best.value
-    assert (found["viewing"]["crop"], found["viewing"]["mode"]) == (0.9, "squash")
-    assert found["viewing"]["precision"] == "bfloat16" and "trained at full scale (a test)" in found["weights"]
+    evaluation = values(folder, cwd=tmp_path)
+    assert evaluation["network"] == "net-01234567/best" and evaluation["images"] == RECIPE["data"]["val_size"]
+    assert evaluation["forms"]["training"]["top1"] == best.value
+    assert (evaluation["viewing"]["crop"], evaluation["viewing"]["mode"]) == (0.9, "squash")
+    assert (
+        evaluation["viewing"]["precision"] == "bfloat16" and "trained at full scale (a test)" in evaluation["weights"]
+    )
     assert values(folder / "best.safetensors", "--data", "shapes", cwd=tmp_path)["forms"].keys() == {"training"}
     for which, scores in (("last", epochs[-1].val), ("last-ema", epochs[-1].ema)):
         form = values(folder, "--which", which, cwd=tmp_path)["forms"]["training"]
@@ -188,7 +192,9 @@ def test_a_training_s_folder_is_evaluated_as_it_was_validated(
         assert form["loss"] == pytest.approx(scores["loss"], rel=1e-5)
 
 
-def test_what_a_training_says_gives_way_to_options(training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path) -> None:
+def test_options_take_precedence_over_what_a_training_used(
+    training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path
+) -> None:
     options = ("--resolution", "24", "--crop", "1", "--crop-mode", "center", "--precision", "float32")
     viewing = values(training[0], *options, cwd=tmp_path)["viewing"]
     assert (viewing["resolution"], viewing["crop"], viewing["mode"]) == (24, 1.0, "center")
@@ -212,8 +218,8 @@ def test_a_run_of_a_study_is_evaluated_as_it_was_validated(results: Path, tmp_pa
     assert len(recorded) == 2
     for run_id, top1 in recorded.items():
         path = results / "tiny" / "checkpoints" / f"{run_id}.pt"
-        found = values(path, cwd=tmp_path)
-        assert found["forms"]["training"]["top1"] == pytest.approx(top1) and found["images"] == 64
+        evaluation = values(path, cwd=tmp_path)
+        assert evaluation["forms"]["training"]["top1"] == pytest.approx(top1) and evaluation["images"] == 64
     larger = values(path, "--resolution", "24", cwd=tmp_path)
     assert larger["viewing"]["resolution"] == 24 and len(larger["viewing"]["mean"]) == 1
 
@@ -221,9 +227,9 @@ def test_a_run_of_a_study_is_evaluated_as_it_was_validated(results: Path, tmp_pa
 def test_a_grey_network_sees_a_folder_in_grey(results: Path, tmp_path: Path) -> None:
     (path, *_) = (results / "tiny" / "checkpoints").glob("*.pt")
     root = write_folder(tmp_path / "images", train=0, val=2, classes=8)
-    found = values(path, "--data", root, "--labels", "position", cwd=tmp_path)
-    assert found["labels"].startswith("by position")
-    assert found["images"] == 16 and found["viewing"]["crop"] == 1.0
+    evaluation = values(path, "--data", root, "--labels", "position", cwd=tmp_path)
+    assert evaluation["labels"].startswith("by position")
+    assert evaluation["images"] == 16 and evaluation["viewing"]["crop"] == 1.0
 
 
 def test_cifar_is_known_by_its_files(tmp_path: Path) -> None:
@@ -231,16 +237,16 @@ def test_cifar_is_known_by_its_files(tmp_path: Path) -> None:
         folder = tmp_path / str(classes)
         folder.mkdir()
         path = network(folder, SPEC.replace(classes=classes))
-        found = values(path, "--data", write(folder), "--resolution", "16", cwd=tmp_path)
-        assert found["images"] == count and found["data"] == f"test images of cifar{classes}"
+        evaluation = values(path, "--data", write(folder), "--resolution", "16", cwd=tmp_path)
+        assert evaluation["images"] == count and evaluation["data"] == f"test images of cifar{classes}"
 
 
 # Published figures
 
 
-def test_figures_of_released_weights_stand_with_their_side() -> None:
-    known = {name: [row.top1 for row in accuracies(PRESETS[name], side)] for name, side in SIDES.items()}
-    assert known == {"replknet_31b": [83.48, 85.20], "replknet_31l": [86.63], "replknet_xl": [87.57]}
+def test_published_accuracies_are_looked_up_by_resolution() -> None:
+    published = {name: [row.top1 for row in accuracies(PRESETS[name], side)] for name, side in SIDES.items()}
+    assert published == {"replknet_31b": [83.48, 85.20], "replknet_31l": [86.63], "replknet_xl": [87.57]}
     assert [row.top1 for row in accuracies(PRESETS["replknet_31b"], 384)] == [84.84, 85.99]
     assert accuracies(PRESETS["replknet_31b"], 256) == () == accuracies(PRESETS["replknet_31b"].replace(K=5), 224)
     assert [(row.top1, row.top5) for row in accuracies(PRESETS["convnext_t"], 224)] == [(82.1, None)]
@@ -269,7 +275,7 @@ def test_presets_are_shown_images_as_published(name: str, resolution: int, expec
     ) == expected and preprocessing.interpolation == "bicubic"
 
 
-def test_the_published_figure_stands_beside_ours() -> None:
+def test_the_published_accuracy_is_shown_with_ours() -> None:
     spec = PRESETS["replknet_31b"]
     form = FormAccuracy(Scores({"loss": 0.7, "top1": 83.40, "top5": 96.50}), 100.0)
     result = AccuracyReport(

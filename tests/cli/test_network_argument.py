@@ -169,7 +169,8 @@ def test_a_trial_is_shown_and_evaluated_as_its_run(folder: Path) -> None:
         by_trial, by_file = json.loads(named.stdout), json.loads(called(command, run, "--json", cwd=folder).stdout)
         if command == "evaluate":
             by_trial, by_file = (
-                {key: each["forms"]["training"][key] for key in ("loss", "top1")} for each in (by_trial, by_file)
+                {key: evaluation["forms"]["training"][key] for key in ("loss", "top1")}
+                for evaluation in (by_trial, by_file)
             )
         assert by_trial == by_file
 

@@ -39,19 +39,19 @@ LONG = {"proxy": TINY["proxy"] | {"epochs": 60, "train_size": 96, "batch_size": 
 
 
 def test_run_trains_everything_and_prints_the_answer(finished: Finished) -> None:
-    folder, done = finished
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count(": complete, top1") == 4
-    assert "Pareto front" in done.stdout and "Best network" in done.stdout and "seeds 0, 1" in done.stdout
+    folder, result = finished
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count(": complete, top1") == 4
+    assert "Pareto front" in result.stdout and "Best network" in result.stdout and "seeds 0, 1" in result.stdout
     kept = files_of(folder / "results")
     assert {"studies.db", "tiny/study.yaml", "tiny/summary.json", "tiny/summary.txt"} <= kept
     assert len(list((folder / "results" / "tiny" / "checkpoints").glob("*.pt"))) == 4
 
 
 def test_output_that_is_no_terminal_is_plain_lines_with_times(finished: Finished) -> None:
-    _, done = finished
-    assert all(character.isprintable() or character == "\n" for character in done.stdout)
-    lines = done.stdout.split("tiny  maximize top1")[0].splitlines()
+    _, result = finished
+    assert all(character.isprintable() or character == "\n" for character in result.stdout)
+    lines = result.stdout.split("tiny  maximize top1")[0].splitlines()
     assert len(lines) > 12
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  \S", line) for line in lines)
     assert "opening results/studies.db" in lines[0]
@@ -72,53 +72,61 @@ def test_a_finished_study_is_answered_without_torch_and_ray(finished: Finished) 
         "import sys; from harness.cli import main; code = main(['run', 'study.yaml', '--quiet']); "
         "print(*({'torch', 'ray', 'optuna_dashboard'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environ())
-    assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert done.stdout.startswith("tiny  maximize top1: 2 complete")  # and nothing else, for it was to be quiet
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environ())
+    assert (result.returncode, result.stderr.strip()) == (0, "")
+    assert result.stdout.startswith("tiny  maximize top1: 2 complete")  # and nothing else, for it was to be quiet
 
 
 def test_the_commands_that_are_printed_work(finished: Finished) -> None:
-    folder, done = finished
-    commands = [line.strip() for line in done.stdout.split("\nNext\n")[1].splitlines() if not line.startswith("  #")]
-    assert [name for name in ("show", "best", "dashboard") if any(f" {name} " in each for each in commands)]
-    for each in commands:
-        if " dashboard " not in each:
-            result = subprocess.run(each, shell=True, cwd=folder, env=environ(), capture_output=True, text=True)
-            assert (result.returncode, result.stderr) == (0, ""), each
+    folder, study_result = finished
+    commands = [
+        line.strip() for line in study_result.stdout.split("\nNext\n")[1].splitlines() if not line.startswith("  #")
+    ]
+    assert [
+        name
+        for name in ("show", "best", "dashboard")
+        if any(f" {name} " in printed_command for printed_command in commands)
+    ]
+    for printed_command in commands:
+        if " dashboard " not in printed_command:
+            result = subprocess.run(
+                printed_command, shell=True, cwd=folder, env=environ(), capture_output=True, text=True
+            )
+            assert (result.returncode, result.stderr) == (0, ""), printed_command
     assert load_network_spec(folder / "best.yaml").C == (4, 4, 8, 8)
 
 
 def test_run_study_py_does_the_same(finished: Finished) -> None:
     folder, _ = finished
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(REPOSITORY / "run_study.py"), "study.yaml", "--quiet"],
         cwd=folder, env=environ(), capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0 and done.stdout == called("run", "study.yaml", "--quiet", cwd=folder).stdout
+    assert result.returncode == 0 and result.stdout == called("run", "study.yaml", "--quiet", cwd=folder).stdout
 
 
 def test_fresh_forgets_and_trains_again(tmp_path: Path) -> None:
     keys = TINY | {"axes": {"K": [[3, 3, 3, 3]]}, "search": {"seeds": 1}, "proxy": BRIEF}
     write_study(tmp_path, keys)
     for options in ((), ("--fresh",)):
-        done = called("run", "study.yaml", *INLINE, *options, cwd=tmp_path)
-        assert done.returncode == 0 and "trained 1 run in" in done.stdout
+        result = called("run", "study.yaml", *INLINE, *options, cwd=tmp_path)
+        assert result.returncode == 0 and "trained 1 run in" in result.stdout
 
 
 def test_runs_are_shared_between_studies(finished: Finished, tmp_path: Path) -> None:
     folder, _ = finished
     path = write_study(tmp_path, TINY, study="other")
-    done = called("run", path, "--results", folder / "results", cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout.count("taken from the store, complete") == 4
-    assert "nothing was left to train" in done.stdout
+    result = called("run", path, "--results", folder / "results", cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.count("taken from the store, complete") == 4
+    assert "nothing was left to train" in result.stdout
 
 
 def test_storage_may_be_elsewhere(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, axes={"K": [[3, 3, 3, 3]]}, search={"seeds": 1}, proxy=BRIEF)
-    where = ("--storage", f"sqlite:///{tmp_path}/elsewhere.db")
-    assert called("run", "study.yaml", *INLINE, *where, cwd=tmp_path).returncode == 0
+    options = ("--storage", f"sqlite:///{tmp_path}/elsewhere.db")
+    assert called("run", "study.yaml", *INLINE, *options, cwd=tmp_path).returncode == 0
     assert not (tmp_path / "results" / "studies.db").exists()
-    assert "finished" in called("status", "study.yaml", *where, cwd=tmp_path).stdout
+    assert "finished" in called("status", "study.yaml", *options, cwd=tmp_path).stdout
     assert called("status", "study.yaml", cwd=tmp_path).returncode == 2
 
 
@@ -197,9 +205,9 @@ def test_a_closed_pipe_is_no_error(finished: Finished) -> None:
     for arguments in (("run", "study.yaml"), ("show", "study.yaml"), ("schema",)):
         read, write = os.pipe()
         os.close(read)
-        done = subprocess.run(command(*arguments), cwd=folder, env=environ(), stdout=write, stderr=subprocess.PIPE)
+        result = subprocess.run(command(*arguments), cwd=folder, env=environ(), stdout=write, stderr=subprocess.PIPE)
         os.close(write)
-        assert (done.returncode, done.stderr) == (141, b""), arguments
+        assert (result.returncode, result.stderr) == (141, b""), arguments
 
 
 # A terminal
@@ -213,18 +221,18 @@ def on_terminal(folder: Path, *arguments: str, kind: str = "xterm", columns: int
         command(*arguments), cwd=folder, env=environ(TERM=kind), stdin=follower, stdout=follower, stderr=follower
     )
     os.close(follower)
-    said = b""
+    output = b""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         if not select.select([leader], [], [], 1.0)[0]:
             continue
         try:
-            part = os.read(leader, 65536)
+            chunk = os.read(leader, 65536)
         except OSError:  # the terminal's last writer has ended
             break
-        said += part
+        output += chunk
     os.close(leader)
-    return process.wait(timeout=20), said.decode()
+    return process.wait(timeout=20), output.decode()
 
 
 def test_a_terminal_shows_the_study_live_in_80_columns(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_images_from_a_folder(tmp_path: Path) -> None:
         (("results/a/checkpoints/0123456789abcdef.pt", "--recipe", "shapes"), "must be known to a database"),
     ],
 )
-def test_what_a_person_can_put_right_is_said_in_a_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+def test_mistakes_of_the_user_are_reported_in_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
     write(tmp_path)
     result = called("train", *arguments, cwd=tmp_path)
     assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr
@@ -187,7 +187,7 @@ def test_two_processes_cannot_train_the_same(tmp_path: Path) -> None:
     assert result.returncode == 2 and "another process is running this one" in result.stderr
 
 
-def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_resumes(tmp_path: Path) -> None:
     write(tmp_path, RECIPE | {"epochs": 40})
 
     def interrupt() -> None:
@@ -218,18 +218,18 @@ def test_a_training_that_diverges_ends_with_1(tmp_path: Path) -> None:
 def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
     played = Played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
     played.answer()
-    best = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place), USE)
+    best = resolve_network(["best-of", str(played.path)], NetworkQuery(played.workspace), USE)
     assert (best.name, best.spec) == ("question", PRESETS["replknet_31b"])
     assert (best.recipe, best.study, best.path) == ("imagenet_300", "question", None)
-    small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place, trial=0), USE)
+    small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.workspace, trial=0), USE)
     assert (small.name, small.spec) == ("question-0", PRESETS["replknet_3"])
     assert (small.recipe, small.study, small.trial) == ("imagenet_300", "question", 0)
-    result = called("train", "best-of", played.path, "--results", played.place.results, cwd=tmp_path)
+    result = called("train", "best-of", played.path, "--results", played.workspace.results, cwd=tmp_path)
     assert result.returncode == 2 and "`--data` must name the folder" in result.stderr
 
 
 def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(played: Played, tmp_path: Path) -> None:
-    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place), USE)
+    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.workspace), USE)
     assert (
         network_ref.recipe is None
         and network_ref.spec.K == (31, 29, 27, 13)
@@ -237,10 +237,16 @@ def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(playe
     )
     configuration = played.answer().best
     assert configuration is not None
-    run = played.place.results / "question" / "checkpoints" / f"{configuration.runs[0].row.id}.pt"
-    found = resolve_network([str(run)], NetworkQuery(Workspace(tmp_path)))
-    assert found.name == f"question-{run.stem[:8]}" and found.spec == network_ref.spec.replace(in_channels=1, classes=8)
-    assert (found.study, found.trial) == ("question", configuration.trials[0]) == (network_ref.study, network_ref.trial)
+    run = played.workspace.results / "question" / "checkpoints" / f"{configuration.runs[0].row.id}.pt"
+    run_ref = resolve_network([str(run)], NetworkQuery(Workspace(tmp_path)))
+    assert run_ref.name == f"question-{run.stem[:8]}" and run_ref.spec == network_ref.spec.replace(
+        in_channels=1, classes=8
+    )
+    assert (
+        (run_ref.study, run_ref.trial)
+        == ("question", configuration.trials[0])
+        == (network_ref.study, network_ref.trial)
+    )
 
 
 def test_a_study_that_was_never_started_has_no_best(tmp_path: Path) -> None:
@@ -259,7 +265,7 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
+def test_two_workers_train_together_and_one_resumes(tmp_path: Path) -> None:
     write(tmp_path)
     command = ("train", "net.yaml", "--recipe", "recipe.yaml")
     result = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
@@ -269,8 +275,8 @@ def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 2)]
     assert not {"live.jsonl", "stop", "ray"} & {path.name for path in folder.iterdir()}
-    judged = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
-    loss = judged["forms"]["training"]["loss"]
+    evaluation = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
+    loss = evaluation["forms"]["training"]["loss"]
     assert loss == pytest.approx(lines[-1]["val"]["loss"], rel=1e-5), "all workers judge with the kept statistics"
     max((folder / "checkpoints").glob("*.pt")).unlink()
     alone = train(tmp_path, "--workers", "1")
@@ -287,7 +293,9 @@ def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
         (SpecError("`K` must be odd", field="K", value=4, place="a.yaml:3"), UserError),
     ],
 )
-def test_what_ends_a_worker_reaches_the_door(tmp_path: Path, error: HarnessError, kind: type[HarnessError]) -> None:
+def test_the_error_of_a_worker_reaches_the_command_line(
+    tmp_path: Path, error: HarnessError, kind: type[HarnessError]
+) -> None:
     fitting: Future[None] = Future()
     fitting.set_exception(RuntimeError("as Ray says it"))
     with pytest.raises(ExecutorError, match="the workers must live to the end"):

@@ -18,7 +18,7 @@ from harness.errors import StudyError
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"expect": "bigger"}, r"`claims\[0\]\.expect` .*bigger"),
         ({"metric": "__import__('os')"}, r"`claims\[0\]\.metric` must be a metric of a run"),
@@ -35,17 +35,17 @@ from harness.errors import StudyError
         ({"surprise": 1}, r"`surprise` is no key of `claims\[0\]`"),
     ],
 )
-def test_an_invalid_claim_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_an_invalid_claim_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write_study(tmp_path, CLAIMED, claims=[CLAIM | change])
     with pytest.raises(StudyError) as caught:
         load_study(path)
-    assert re.search(said, str(caught.value)), str(caught.value)
+    assert re.search(message, str(caught.value)), str(caught.value)
     line = int(re.search(r"study\.yaml:(\d+)", str(caught.value))[1])  # type: ignore[index]
     assert line > path.read_text().splitlines().index(' "claims": [')
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"search": {"seeds": 3, "max_seeds": 2}}, "`search.max_seeds` must be at least `seeds`"),
         ({"claims": [], "search": {"seeds": 3, "max_seeds": 5}}, "no claims"),
@@ -54,10 +54,10 @@ def test_an_invalid_claim_is_refused_with_its_line(tmp_path: Path, change: dict[
         ({"claims": [CLAIM, CLAIM]}, "different names"),
     ],
 )
-def test_a_search_that_cannot_decide_claims_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_a_search_that_cannot_decide_claims_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError) as caught:
         load_study(write_study(tmp_path, CLAIMED | change))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_arm_is_a_choice_on_every_axis_that_counts(tmp_path: Path) -> None:

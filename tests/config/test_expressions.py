@@ -42,7 +42,7 @@ FIELDS = plain_fields(PRESETS["replknet_nano"].replace(reparam=[5, 5, None, 5]))
         ("  drop_path == 0  ", True),
     ],
 )
-def test_what_an_expression_can_say(text: str, outcome: bool) -> None:
+def test_valid_expressions(text: str, outcome: bool) -> None:
     assert Expression(text).holds(FIELDS) is outcome
 
 
@@ -83,7 +83,7 @@ def test_what_an_expression_can_say(text: str, outcome: bool) -> None:
         ("all(K > 3 for K in K)", "must not use `K` as the variable of a loop"),
     ],
 )
-def test_what_an_expression_cannot_say(text: str, words: str) -> None:
+def test_invalid_expressions(text: str, words: str) -> None:
     with pytest.raises(StudyError) as caught:
         Expression(text, key="rules[2]", place="study.yaml:7")
     assert words in str(caught.value)

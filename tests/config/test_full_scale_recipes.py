@@ -1,4 +1,4 @@
-"""Recipes for full scale: what ships says what was published, and what is wrong with a file is said with its line."""
+"""Full-scale recipes: those shipped equal the published ones, and an error in a file is reported with its line."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_recipe_that_ships_says_what_was_published(name: str) -> None:
+def test_a_shipped_recipe_equals_the_published_one(name: str) -> None:
     recipe = load_classification_recipe(name)
     optimizer, schedule, augmentation = recipe.optimizer, recipe.schedule, recipe.augmentation
     assert (

@@ -1,4 +1,4 @@
-"""Which metrics describe the machine: every measure's names are told right, and only these are measured again."""
+"""Which metrics describe the machine: each measure's names are classified, and only these are measured again."""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_every_measure_is_told_by_its_names(dataset: Dataset, measure: str) -> None:
+def test_metrics_of_the_machine_are_identified_by_their_names(dataset: Dataset, measure: str) -> None:
     metrics = dict(MEASURES[measure](TrainedRun(build(tiny_spec(), seed=0), dataset, RECIPE, torch.device("cpu"))))
     of_machine = {name for name in metrics if is_of_machine(name)}
     assert metrics
@@ -87,7 +87,7 @@ def test_without_the_weights_of_the_last_epoch_nothing_is_measured(tmp_path: Pat
     seen: list[object] = []
     for record in run_job(job, lambda: len(seen) >= 2):
         seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
-    for each in (job, Job(tiny_run(seed=1), tmp_path / "s")):
-        _, ended = run_job(dataclasses.replace(each, only_times=True))
+    for unmeasured in (job, Job(tiny_run(seed=1), tmp_path / "s")):
+        _, ended = run_job(dataclasses.replace(unmeasured, only_times=True))
         assert isinstance(ended, Ended) and ended.state == RunState.FAILED
         assert ended.cause is not None and ended.cause.startswith("no weights of the last epoch are kept")

@@ -68,25 +68,25 @@ BROKEN: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry run", "run"])
-@pytest.mark.parametrize(("keys", "told"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
+@pytest.mark.parametrize(("keys", "messages"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
 def test_run_and_dry_run_refuse_alike(
-    tmp_path: Path, keys: dict[str, Any], told: tuple[str, ...], flags: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, keys: dict[str, Any], messages: tuple[str, ...], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.cli.study_run.has_gpu", lambda: False)
     path = write_study(tmp_path, TINY, **keys)
     before = files_of(tmp_path)
     start = time.monotonic()
-    done = called("run", path, *flags, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert all(text in done.stderr for text in told), done.stderr
-    assert "study.yaml:" in done.stderr and "Traceback" not in done.stderr
-    assert files_of(tmp_path) == before and not done.stdout
+    result = called("run", path, *flags, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert all(text in result.stderr for text in messages), result.stderr
+    assert "study.yaml:" in result.stderr and "Traceback" not in result.stderr
+    assert files_of(tmp_path) == before and not result.stdout
     assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry run", "run"])
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "message"),
     [
         ("batch_size", "must be at most the 12 training images of the data set"),
         ("train_size", "must be at most the 12 training images of the data set"),
@@ -94,31 +94,37 @@ def test_run_and_dry_run_refuse_alike(
         ("final_val_size", "must be at most the 12 validation images of the data set"),
     ],
 )
-def test_more_images_than_a_folder_has_are_refused_alike(tmp_path: Path, key: str, told: str, flags: list[str]) -> None:
+def test_more_images_than_a_folder_has_are_refused_alike(
+    tmp_path: Path, key: str, message: str, flags: list[str]
+) -> None:
     write_folder(tmp_path / "pets", count=6)
     proxy = {"dataset": "imagefolder", "root": "pets", "resolution": 16, "epochs": 2, "batch_size": 4} | {key: 13}
     write_study(tmp_path, TINY, proxy=proxy)
     before = files_of(tmp_path)
-    done = called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 2 and f"`proxy.{key}` {told}" in done.stderr and "13" in done.stderr, done.stderr
-    assert "study.yaml:" in done.stderr and files_of(tmp_path) == before and not done.stdout
+    result = called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path)
+    assert result.returncode == 2 and f"`proxy.{key}` {message}" in result.stderr and "13" in result.stderr, (
+        result.stderr
+    )
+    assert "study.yaml:" in result.stderr and files_of(tmp_path) == before and not result.stdout
 
 
 def test_a_study_that_changed_is_refused_by_a_dry_run_too(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, proxy=BRIEF)
     assert called("run", "study.yaml", "--executor", "inline", "--quiet", cwd=tmp_path).returncode == 0
     write_study(tmp_path, TINY, proxy=BRIEF | {"epochs": 3})
-    said = [called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path) for flags in ([], ["--dry-run"])]
-    assert said[0].returncode == said[1].returncode == 2
-    assert said[0].stderr == said[1].stderr and "`proxy.epochs` from 2 to 3" in said[0].stderr
+    results = [
+        called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path) for flags in ([], ["--dry-run"])
+    ]
+    assert results[0].returncode == results[1].returncode == 2
+    assert results[0].stderr == results[1].stderr and "`proxy.epochs` from 2 to 3" in results[0].stderr
 
 
 def test_a_dry_run_tells_the_price_of_growth(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, claims=[CLAIM], proxy=BRIEF)
     assert called("run", "study.yaml", "--executor", "inline", "--quiet", cwd=tmp_path).returncode == 0
     write_study(tmp_path, TINY, claims=[CLAIM, CLAIM | {"name": "new"}], search={"seeds": 4}, proxy=BRIEF)
-    done = called("run", "study.yaml", "--dry-run", "--executor", "inline", cwd=tmp_path)
-    text = " ".join(done.stdout.split())
+    result = called("run", "study.yaml", "--dry-run", "--executor", "inline", cwd=tmp_path)
+    text = " ".join(result.stdout.split())
     assert "2 configurations, 8 runs, of which the store has 4; 4 to train" in text
     assert "the study grows: `search.seeds` from 2 to 4" in text and "the claim `new`" in text
     assert "c: its verdict would be exploratory, since the plan was stretched after its last look, at 2 seeds" in text
@@ -136,10 +142,12 @@ def test_the_table_of_metrics_has_what_each_measure_yields(tmp_path: Path, measu
     run = tiny_run(recipe=recipe)
     dataset = load(recipe, tmp_path, 0)
     model = build(run.spec.replace(in_channels=dataset.info.channels, classes=dataset.info.classes)).eval()
-    taken = {**ALWAYS_MEASURES, **ON_DEMAND_MEASURES}[measure](TrainedRun(model, dataset, recipe, torch.device("cpu")))
-    names = {name for name, _ in taken}
-    known = {**ALWAYS_NAMES, **ON_DEMAND_NAMES}[measure]
-    assert names and all(is_among(name, known, dataset.info.names) for name in names)
+    metrics = {**ALWAYS_MEASURES, **ON_DEMAND_MEASURES}[measure](
+        TrainedRun(model, dataset, recipe, torch.device("cpu"))
+    )
+    names = {name for name, _ in metrics}
+    listed = {**ALWAYS_NAMES, **ON_DEMAND_NAMES}[measure]
+    assert names and all(is_among(name, listed, dataset.info.names) for name in names)
     assert all(is_among(name, metrics_of(recipe, device="cpu")) for name in names)
 
 
@@ -183,8 +191,8 @@ def test_a_formula_with_a_value_is_taken(text: str) -> None:
 
 
 def test_the_documented_quick_profile_is_accepted(tmp_path: Path) -> None:
-    about = Study.model_fields["quick"].description or ""
-    match = re.search(r"`(\{.*\})`", about)
+    description = Study.model_fields["quick"].description or ""
+    match = re.search(r"`(\{.*\})`", description)
     assert match is not None
     base = {"study": "first", "base": "replknet_nano", "axes": {"K": [3, 7]}, "quick": yaml.safe_load(match[1])}
     assert load_study(write_study(tmp_path, base), is_quick=True).study.study == "first_quick"

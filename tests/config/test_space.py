@@ -160,16 +160,16 @@ def test_a_condition_on_the_small_kernel_waits_for_the_large_one() -> None:
 
 def test_an_axis_that_does_not_count_leaves_the_base_its_value() -> None:
     deep = space({"K": Choice((7, 13)), "B": Choice((2, 3))}, {"B": "K[0] > 7"})
-    found = {(candidate.params["K"], candidate.spec.B) for candidate in deep.grid() if candidate.spec}
-    assert found == {(7, NANO.B), (13, (2, 2, 2, 2)), (13, (3, 3, 3, 3))}
+    candidates = {(candidate.params["K"], candidate.spec.B) for candidate in deep.grid() if candidate.spec}
+    assert candidates == {(7, NANO.B), (13, (2, 2, 2, 2)), (13, (3, 3, 3, 3))}
 
 
 def test_the_example_of_a_kernel_study() -> None:
     """Three patterns; the smallest leaves no place for the base's 5x5 kernel, which is then absent and not an error."""
     study = space(LADDER, {"reparam": "max(K) > 5"})
-    found = [(candidate.params, candidate.spec.reparam) for candidate in study.grid() if candidate.spec]
+    candidates = [(candidate.params, candidate.spec.reparam) for candidate in study.grid() if candidate.spec]
     none, five = (None,) * 4, (5,) * 4
-    assert found == [
+    assert candidates == [
         ({"K": (3, 3, 3, 3)}, none),
         ({"K": (7, 7, 7, 7), "reparam": None}, none),
         ({"K": (7, 7, 7, 7), "reparam": 5}, five),
@@ -187,9 +187,9 @@ def test_the_base_s_small_kernel_gives_way_to_kinds_of_kernel_that_have_no_place
         },
         {"stripe": 'kernel == "stripes"', "dilation": 'kernel == "sequential"'},
     )
-    found = [(candidate.params, candidate.spec.reparam) for candidate in kinds.grid() if candidate.spec]
+    candidates = [(candidate.params, candidate.spec.reparam) for candidate in kinds.grid() if candidate.spec]
     none, five = (None,) * 4, (5,) * 4
-    assert found == [
+    assert candidates == [
         ({"kernel": "plain"}, five),
         ({"kernel": "stripes", "stripe": 3}, none),
         ({"kernel": "stripes", "stripe": 5}, five),
@@ -214,7 +214,7 @@ def test_the_base_s_small_kernel_gives_way_stage_by_stage_and_a_chosen_one_does_
 # Rules and budgets
 
 
-def test_rules_and_budgets_say_what_is_wrong_and_by_how_much() -> None:
+def test_rules_and_budgets_report_what_is_wrong_and_by_how_much() -> None:
     rules = ["C[3] <= 8 * C[0]", "max(K) < 31"]
     cost = network_cost(NANO.replace(K=(31, 29, 27, 13)), 64)
     limits = {"params": cost.params / 2, "macs": cost.macs * 2}
@@ -274,7 +274,7 @@ def test_spaces_are_values() -> None:
         space(LADDER, {"reparam": "max(K) > 5"}, ["C[0] > 3"], budgets={"params": 1e6}, base=NANO.replace(B=1)),
         space({"K": Choice((3,)), "reparam": Choice((None, 5))}, {"reparam": "max(K) > 5"}, ["C[0] > 3"]),
     ]
-    assert len({each.fingerprint() for each in [one, *changes]}) == len(changes) + 1
+    assert len({variant.fingerprint() for variant in [one, *changes]}) == len(changes) + 1
 
 
 # Random spaces
@@ -320,10 +320,10 @@ def signature(candidate: Candidate) -> tuple[Any, ...]:
 def test_a_grid_is_all_that_can_be_sampled(drawn: Space, seed: int) -> None:
     grid = list(drawn.grid())
     assert len({candidate.fingerprint for candidate in grid}) == len(grid) <= drawn.size
-    known = {signature(candidate) for candidate in grid}
+    signatures = {signature(candidate) for candidate in grid}
     choose = random_sampler(seed)
     sampled = [drawn.sample(choose) for _ in range(20)]
-    assert {signature(candidate) for candidate in sampled} <= known
+    assert {signature(candidate) for candidate in sampled} <= signatures
 
 
 @examples(80)

@@ -1,4 +1,4 @@
-"""Broken study files: what each slip is told, with its line; nothing but a `StudyError` comes out of any file."""
+"""Broken study files: the message for each mistake, with its line; no file raises anything but a `StudyError`."""
 
 import re
 from pathlib import Path
@@ -298,10 +298,12 @@ def test_broken_files(tmp_path: Path, name: str) -> None:
     lines = [str(problem) for problem in caught.value.problems]
     for line, words in expected:
         place = f"({tmp_path}/study.yaml:{line})"
-        assert any(place in each and words in each for each in lines), f"line {line}: {words}\nin:\n" + "\n".join(lines)
-    for each in lines:
-        assert any(f":{line})" in each for line, _ in expected), f"not expected: {each}"
-        assert str(caught.value).count(each) == 1
+        assert any(place in message and words in message for message in lines), (
+            f"line {line}: {words}\nin:\n" + "\n".join(lines)
+        )
+    for message in lines:
+        assert any(f":{line})" in message for line, _ in expected), f"not expected: {message}"
+        assert str(caught.value).count(message) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Study files: what sound ones say, the networks beside them, the resolved copy, and the schema for editors."""
+"""Study files: the content of valid ones, network files next to them, the resolved copy, and the schema for editors."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from harness.models.spec.presets import PRESETS
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
-# What a sound file says
+# The content of a valid file
 
 
 def test_a_plain_file_takes_the_defaults(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_plain_file_takes_the_defaults(tmp_path: Path) -> None:
     assert file.place(("axes", "K", 1)) == f"{tmp_path}/study.yaml:4"
 
 
-def test_a_full_file_says_all_of_it(tmp_path: Path) -> None:
+def test_a_full_file_is_read_completely(tmp_path: Path) -> None:
     file = loaded(tmp_path, FULL)
     study = file.study
     assert study.search == Search(sampler="tpe", trials=40, seeds=2, seed=7, pruner="hyperband")
@@ -102,7 +102,7 @@ def test_shipped_files(path: Path) -> None:
         assert load_study(path, is_quick=True).study.study == f"{path.stem}_quick"
 
 
-# Whole networks beside each other
+# Whole networks as alternatives
 
 BESIDE = """\
 study: beside
@@ -140,7 +140,7 @@ def test_the_resolved_copy_keeps_the_networks_themselves(tmp_path: Path) -> None
     file = loaded(tmp_path, BESIDE)
     (tmp_path / "elsewhere").mkdir()
     again = loaded(tmp_path / "elsewhere", resolved_yaml(file))
-    spaces = [build_space(each, classes=8, channels=3) for each in (file, again)]
+    spaces = [build_space(study_file, classes=8, channels=3) for study_file in (file, again)]
     assert spaces[0] == spaces[1]
     assert resolved_yaml(again) == resolved_yaml(file)
 
@@ -163,7 +163,7 @@ def test_any_spec_survives_a_spec_file(tmp_path_factory: pytest.TempPathFactory,
     assert set(read_document(path).data) == set(FIELDS)
 
 
-def test_a_base_may_be_a_file_beside_the_study(tmp_path: Path) -> None:
+def test_a_base_may_be_a_file_next_to_the_study(tmp_path: Path) -> None:
     (tmp_path / "bases").mkdir()
     written(tmp_path / "bases", dump_network_spec(PRESETS["replknet_tiny"]), "winner.yaml")
     study = PLAIN.replace("replknet_nano", "bases/winner.yaml") + "full_scale: {base: ./bases/winner.yaml}\n"

@@ -1,4 +1,4 @@
-"""YAML as study files have it: what its scalars mean, where values stand, and what is refused with which words."""
+"""YAML as study files use it: what its scalars mean, the positions of values, and which messages refuse what."""
 
 import math
 import time
@@ -63,7 +63,7 @@ def test_scalars(tmp_path: Path, text: str, value: Any) -> None:
     assert type(read) is type(value)
 
 
-def test_values_know_their_lines(tmp_path: Path) -> None:
+def test_values_have_their_lines(tmp_path: Path) -> None:
     text = (
         "# a question\n"
         "axes:\n"
@@ -206,7 +206,11 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.di
 def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any], comment: str
 ) -> None:
-    printable = None if comment is None else "".join(each for each in comment if each.isprintable() or each == "\n")
+    printable = (
+        None
+        if comment is None
+        else "".join(character for character in comment if character.isprintable() or character == "\n")
+    )
     path = written(tmp_path_factory.getbasetemp(), write_yaml(data, printable))
     assert same(read_document(path).data, data)
 

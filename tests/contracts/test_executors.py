@@ -152,12 +152,12 @@ def test_a_share_of_a_gpu_where_there_is_none_is_replaced_by_the_processor(execu
 def test_records_arrive_during_the_run(executor: Executor, tmp_path: Path) -> None:
     job = tiny_job(tmp_path, epochs=20)
     executor.submit(job)
-    heard: dict[int, float] = {}
+    arrivals: dict[int, float] = {}
     deadline = time.monotonic() + PATIENCE_S
-    while 20 not in heard and time.monotonic() < deadline:
-        heard |= {r.epoch: time.monotonic() for _, r in executor.poll(10.0) if isinstance(r, Epoch)}
+    while 20 not in arrivals and time.monotonic() < deadline:
+        arrivals |= {r.epoch: time.monotonic() for _, r in executor.poll(10.0) if isinstance(r, Epoch)}
     until(executor, Ended, job)
-    gaps = [heard[epoch] - heard[epoch - 1] for epoch in range(2, 21)]
+    gaps = [arrivals[epoch] - arrivals[epoch - 1] for epoch in range(2, 21)]
     assert sum(gap > 0 for gap in gaps) > 15
 
 

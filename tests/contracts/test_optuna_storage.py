@@ -106,7 +106,7 @@ def test_optuna_reads_what_we_wrote(store: Store) -> None:
     assert study.best_trial.number == theirs.best_trial.number
 
 
-def test_a_study_goes_on_where_it_was(database: str) -> None:
+def test_a_study_resumes_where_it_was(database: str) -> None:
     with Store.open(database) as store:
         drive(open_study(store, "s", directions=["maximize"]), 7, random.Random(1))
     with Store.open(database) as store:
@@ -245,7 +245,7 @@ def test_a_trial_costs_the_same_number_of_statements_however_many_there_were(tmp
         assert counts[1:] == [18] * 9 + [19] * 30
 
 
-def test_optuna_and_we_write_beside_each_other(store: Store) -> None:
+def test_optuna_and_we_write_at_the_same_time(store: Store) -> None:
     study = open_study(store, "s", directions=["maximize"])
     run = store.ensure_run(Run(preset("replknet_nano"), ProxyRecipe(), 0))
     store.claim(run.id, "s", Path("/results/s"))

@@ -22,14 +22,14 @@ def proposals(sampler: BaseSampler, trials: int, workers: int) -> list[dict[str,
     """What a sampler proposes where some axes hang on others, and trials end in every way and in any order."""
     study = optuna.create_study(sampler=sampler, direction="maximize")
     rng = random.Random(0)
-    said, running = [], []
+    proposed, running = [], []
     for _ in range(trials):
         trial = study.ask()
         trial.suggest_int("K", 3, 31, step=2)
         if trial.suggest_categorical("reparam", ["none", "5"]) == "5":
             trial.suggest_float("drop_path", 0.0, 0.3, step=0.1)
         trial.suggest_int("B", 1, 64, log=True)
-        said.append(dict(trial.params))
+        proposed.append(dict(trial.params))
         running.append(trial)
         if len(running) < workers:
             continue
@@ -39,7 +39,7 @@ def proposals(sampler: BaseSampler, trials: int, workers: int) -> list[dict[str,
             ended.set_constraint("params", rng.uniform(-1.0, 1.0))
         state = rng.choices([None, TrialState.PRUNED, TrialState.FAIL], [6, 3, 1])[0]
         study.tell(ended, rng.random() if state is None else None, state=state)
-    return said
+    return proposed
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -51,6 +51,6 @@ def test_it_differs_from_chance_once_it_has_learnt() -> None:
     assert proposals(IncrementalTPESampler(3), 30, 1) != proposals(optuna.samplers.RandomSampler(seed=3), 30, 1)
 
 
-def test_it_says_nothing_of_what_is_experimental(recwarn: pytest.WarningsRecorder) -> None:
+def test_it_does_not_warn_of_experimental_features(recwarn: pytest.WarningsRecorder) -> None:
     IncrementalTPESampler(0)
     assert not recwarn.list

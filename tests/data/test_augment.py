@@ -1,4 +1,4 @@
-"""Augmentation: repeatable from its generator alone, and each part does what its name says."""
+"""Augmentation: reproducible from its generator alone, and each part does what its name promises."""
 
 import random
 

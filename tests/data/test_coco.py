@@ -1,4 +1,4 @@
-"""COCO's format: what is read of it, and what is said of files that are not as they should be."""
+"""COCO's format: what is read of it, and the errors for invalid files."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def test_images_come_with_their_figures_whatever_the_order_of_the_file(root: Pat
         assert instances.areas.tolist() == [lit.sum()] and not instances.is_crowd.any()
 
 
-def test_masks_are_left_alone_where_nobody_asks(root: Path) -> None:
+def test_masks_are_not_read_where_they_are_not_asked_for(root: Path) -> None:
     source = opened(root, [annotation_entry(0, [1, 1, 5, 5], 3, segmentation="nonsense")], masks=False)
     assert source.instances(0).masks is None and len(source.instances(0)) == 1
 
@@ -71,10 +71,10 @@ def test_polygons_and_both_ways_to_write_runs_are_one_mask(root: Path) -> None:
     source = opened(root, [annotation_entry(0, [8, 5, 12, 10], 3, segmentation=way) for way in ways])
     masks = source.instances(0).masks
     assert masks is not None
-    assert all(np.array_equal(each, mask) for each in decode_rle(masks, HEIGHT, WIDTH) > 0)
+    assert all(np.array_equal(decoded, mask) for decoded in decode_rle(masks, HEIGHT, WIDTH) > 0)
 
 
-def test_images_without_figures_stay_and_are_told_apart(root: Path) -> None:
+def test_images_without_figures_stay_and_are_distinguished(root: Path) -> None:
     crowd = annotation_entry(1, [1, 1, 9, 9], 3, iscrowd=1)
     source = opened(root, [annotation_entry(2, [1, 1, 9, 9], 17), crowd])
     assert [len(source.instances(i)) for i in range(3)] == [0, 1, 1]
@@ -152,21 +152,21 @@ BROKEN: list[tuple[Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said", "place"), BROKEN)
-def test_a_broken_figure_is_told_with_its_place(root: Path, change: Any, said: str, place: str) -> None:
-    with pytest.raises(DataError, match=rf"{said}.*instances_train2017\.json: {place}"):
+@pytest.mark.parametrize(("change", "message", "place"), BROKEN)
+def test_a_broken_annotation_is_reported_with_its_position(root: Path, change: Any, message: str, place: str) -> None:
+    with pytest.raises(DataError, match=rf"{message}.*instances_train2017\.json: {place}"):
         opened(root, [annotation_entry(0, [1, 1, 9, 9], 3) | change])
 
 
 @pytest.mark.parametrize("key", ["image_id", "category_id", "bbox", "segmentation"])
-def test_a_missing_key_is_told_with_its_place(root: Path, key: str) -> None:
+def test_a_missing_key_is_reported_with_its_position(root: Path, key: str) -> None:
     whole = annotation_entry(0, [1, 1, 9, 9], 3)
     with pytest.raises(DataError, match=rf"`{key}` is missing.*annotations\[1\]"):
         opened(root, [whole, {name: value for name, value in whole.items() if name != key}])
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"images": [image_entry(0), image_entry(0)]}, r"id 10 is there twice.*images\[1\]"),
         ({"images": [{"id": 1}]}, r"`file_name` is missing.*images\[0\]"),
@@ -179,14 +179,14 @@ def test_a_missing_key_is_told_with_its_place(root: Path, key: str) -> None:
         ({"annotations": {}}, "must hold a list `annotations`"),
     ],
 )
-def test_broken_lists_are_told(root: Path, changes: dict[str, Any], said: str) -> None:
+def test_broken_lists_are_reported(root: Path, changes: dict[str, Any], message: str) -> None:
     write_json(root, "train2017", read_json(root) | changes)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         open_coco(root, "train", masks=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
-def test_broken_json_is_told(root: Path, text: str) -> None:
+def test_broken_json_is_reported(root: Path, text: str) -> None:
     file = root / "annotations" / "instances_train2017.json"
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match="instances_train2017"):
@@ -200,7 +200,7 @@ def test_a_folder_of_another_year_or_of_none_will_do(tmp_path: Path) -> None:
     assert len(open_coco(root, "val", masks=False)) == 4
 
 
-def test_a_folder_that_is_something_else_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_something_else_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must have one file annotations/instances_train\*\.json; there is none"):
         open_coco(tmp_path, "train", masks=False)
     root = write_coco(tmp_path / "coco")

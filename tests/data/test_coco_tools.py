@@ -34,12 +34,12 @@ def root(tmp_path: Path) -> Path:
 def change(root: Path, *changes: Change, splits: tuple[str, ...] = ("train2017", "val2017")) -> None:
     for split in splits:
         content = read_json(root, split)
-        for each in changes:
-            each(content)
+        for edit in changes:
+            edit(content)
         write_json(root, split, content)
 
 
-def each_of(key: str, function: Callable[[dict[str, Any]], object]) -> Change:
+def change_each(key: str, function: Callable[[dict[str, Any]], object]) -> Change:
     def changed(content: dict[str, list[dict[str, Any]]]) -> None:
         for entry in content[key]:
             function(entry)
@@ -92,11 +92,11 @@ def test_figures_are_taken_in_the_frame_that_fits(root: Path, case: str) -> None
         tag(root, 6, which=slice(0, None, 2))
         tag(root, 3, which=slice(1, None, 2))
     elif case == "swapped":
-        change(root, each_of("images", swap))
+        change(root, change_each("images", swap))
         beyond(root)
     elif case == "viewer, sides as stored":
         tag(root, 6, Image.Transpose.ROTATE_90)
-        change(root, each_of("images", swap))
+        change(root, change_each("images", swap))
         beyond(root)
     source = open_coco(root, "train", masks=True)
     assert all(is_right(source, i) for i in range(1, len(source)))
@@ -115,7 +115,7 @@ def polygon(box: list[int]) -> list[int]:
 
 
 def test_sides_that_fit_no_frame_are_named(root: Path) -> None:
-    change(root, each_of("images", swap))
+    change(root, change_each("images", swap))
     source = open_coco(root, "train", masks=False)
     lost = source.image_or_failure(0)
     assert isinstance(lost, UnreadableFile)
@@ -144,7 +144,7 @@ def test_images_turned_upside_down_are_noted_where_nothing_tells_the_frame(root:
     ],
 )
 def test_names_with_folders_of_another_machine_are_found(root: Path, name: str) -> None:
-    change(root, each_of("images", lambda each: each.update(file_name=name.format(each["file_name"]))))
+    change(root, change_each("images", lambda image: image.update(file_name=name.format(image["file_name"]))))
     source = open_coco(root, "train", masks=False)
     assert len(source) == 6 and isinstance(source.image_or_failure(0), Image.Image)
     (note,) = source.notes
@@ -154,10 +154,10 @@ def test_names_with_folders_of_another_machine_are_found(root: Path, name: str) 
 def test_url_encoded_names_are_found(tmp_path: Path) -> None:
     (tmp_path / "my cat.jpg").write_bytes(b"")
     (tmp_path / "100%25.jpg").write_bytes(b"")
-    there = {path.name for path in tmp_path.iterdir()}
-    assert locate_image("data/my%20cat.jpg", there, tmp_path) == "my cat.jpg"
-    assert locate_image("100%25.jpg", there, tmp_path) == "100%25.jpg"
-    assert locate_image("dog.jpg", there, tmp_path) is None
+    existing = {path.name for path in tmp_path.iterdir()}
+    assert locate_image("data/my%20cat.jpg", existing, tmp_path) == "my cat.jpg"
+    assert locate_image("100%25.jpg", existing, tmp_path) == "100%25.jpg"
+    assert locate_image("dog.jpg", existing, tmp_path) is None
 
 
 def test_two_names_that_lead_to_one_file_are_refused(root: Path) -> None:
@@ -173,14 +173,14 @@ def test_ids_and_numbers_as_texts_are_those_of_the_numbers(root: Path, keys: tup
         for key in keys:
             entry[key] = [str(value) for value in entry[key]] if key == "bbox" else str(entry[key])
 
-    change(root, each_of("annotations", as_texts))
+    change(root, change_each("annotations", as_texts))
     source = open_coco(root, "train", masks=True)
     assert source.notes == () and all(is_right(source, i) for i in range(6))
 
 
 def test_ids_of_images_and_categories_as_texts(root: Path) -> None:
-    change(root, each_of("images", lambda each: each.update(id=str(each["id"]))))
-    change(root, each_of("categories", lambda each: each.update(id=str(each["id"]))))
+    change(root, change_each("images", lambda image: image.update(id=str(image["id"]))))
+    change(root, change_each("categories", lambda category: category.update(id=str(category["id"]))))
     source = open_coco(root, "train", masks=True)
     assert source.names == ("red", "green") and all(is_right(source, i) for i in range(6))
     assert sorted_ids(["10", "9", "b", "a"]) == ["9", "10", "a", "b"]
@@ -195,7 +195,7 @@ def unmasked(entry: dict[str, Any]) -> None:
 
 
 def test_figures_without_polygons_stay_among_the_boxes(root: Path) -> None:
-    change(root, each_of("annotations", unmasked))
+    change(root, change_each("annotations", unmasked))
     source = open_coco(root, "train", masks=True)
     assert [len(source.instances(i)) for i in range(6)] == [1] * 6
     assert [source.instances(i).has_mask.tolist() for i in range(2)] == [[True], [False]]
@@ -243,7 +243,7 @@ def test_a_mask_that_is_unknown_is_not_learnt() -> None:
 
 
 def test_a_training_on_half_of_the_polygons_has_both_precisions(root: Path, tmp_path: Path) -> None:
-    change(root, each_of("annotations", unmasked))
+    change(root, change_each("annotations", unmasked))
     recipe = recipe_of("mask_rcnn", epochs=1, data={"dataset": "coco"})
     (epoch,) = epochs_of(trained(job_of(tmp_path / "run", recipe, root=root)))
     assert epoch.val is not None and {"ap", "mask_ap"} <= set(epoch.val.metrics) and epoch.val.images == 3
@@ -255,23 +255,23 @@ def test_a_training_on_half_of_the_polygons_has_both_precisions(root: Path, tmp_
 @pytest.mark.parametrize(
     ("kind", "function", "reason"),
     [
-        ("mask_rcnn", lambda each: each.update(segmentation=[]), "without a mask .*: 6.*learns no masks"),
-        ("mask_rcnn", lambda each: each.update(segmentation=[[1, 2, 3, 4]]), "without a mask .*: 6"),
-        ("fcos", lambda each: each.update(iscrowd=1), "marked as crowds .*: 6"),
-        ("fcos", lambda each: each.update(image_id="x"), "of images without an entry, left out: 6"),
-        ("fcos", lambda each: each.update(bbox=[3, 3, 0, 0]), "without an area .*: 6"),
+        ("mask_rcnn", lambda annotation: annotation.update(segmentation=[]), "without a mask .*: 6.*learns no masks"),
+        ("mask_rcnn", lambda annotation: annotation.update(segmentation=[[1, 2, 3, 4]]), "without a mask .*: 6"),
+        ("fcos", lambda annotation: annotation.update(iscrowd=1), "marked as crowds .*: 6"),
+        ("fcos", lambda annotation: annotation.update(image_id="x"), "of images without an entry, left out: 6"),
+        ("fcos", lambda annotation: annotation.update(bbox=[3, 3, 0, 0]), "without an area .*: 6"),
     ],
 )
 def test_a_set_without_a_figure_is_refused_with_the_reason(
     root: Path, tmp_path: Path, kind: str, function: Callable[[dict[str, Any]], None], reason: str
 ) -> None:
-    change(root, each_of("annotations", function), splits=("train2017",))
+    change(root, change_each("annotations", function), splits=("train2017",))
     with pytest.raises(DataError, match=f"must have an object that is no crowd.*6 images.*{reason}"):
         open_detection(recipe_of(kind, data={"dataset": "coco"}), root, tmp_path)
 
 
 def test_validation_images_of_crowds_alone_are_refused(root: Path, tmp_path: Path) -> None:
-    change(root, each_of("annotations", lambda each: each.update(iscrowd=1)), splits=("val2017",))
+    change(root, change_each("annotations", lambda annotation: annotation.update(iscrowd=1)), splits=("val2017",))
     with pytest.raises(DataError, match=r"no crowd.*val2017.*marked as crowds .*: 3"):
         open_detection(recipe_of(data={"dataset": "coco"}), root, tmp_path)
 

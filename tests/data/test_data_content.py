@@ -34,9 +34,9 @@ def of(root: Path | str, **fields: object) -> ProxyRecipe:
 
 
 def digest(root: Path | str, cache: Path | None = None) -> str:
-    found = identify(of(root), cache).digest
-    assert found is not None
-    return found
+    content_digest = identify(of(root), cache).digest
+    assert content_digest is not None
+    return content_digest
 
 
 @pytest.fixture
@@ -123,7 +123,9 @@ def test_nothing_is_written_where_no_cache_is(folder: Path, tmp_path: Path) -> N
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_large_folder_is_sampled_and_says_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_folder_is_sampled_and_that_is_reported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(content, "LARGE_BYTES", 1000)
     monkeypatch.setattr(content, "SAMPLE", 5)
     before = digest(folder)

@@ -175,7 +175,7 @@ def test_a_training_at_full_scale_is_refused_with_nothing_written(
     fault(tmp_path / "set")
     (tmp_path / "net.yaml").write_text(yaml.safe_dump(SPEC))
     (tmp_path / "recipe.yaml").write_text(
-        yaml.safe_dump({key: each for key, each in recipe.items() if each is not None})
+        yaml.safe_dump({key: value for key, value in recipe.items() if value is not None})
     )
     before = files_of(tmp_path)
     options = ("--recipe", "recipe.yaml", "--data", "set", "--loaders", "0", *flags)
@@ -197,6 +197,6 @@ def test_a_training_that_has_begun_is_resumed_without_another_look(tmp_path: Pat
     (tmp_path / "net.yaml").write_text(yaml.safe_dump(SPEC))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(PICTURES))
     options = ("net.yaml", "--recipe", "recipe.yaml", "--data", "set", "--loaders", "0")
-    said = [called("train", *options, cwd=tmp_path) for _ in range(2)]
-    assert [each.returncode for each in said] == [0, 0], said[0].stderr
-    assert ["images: looked at all" in each.stdout for each in said] == [True, False]
+    results = [called("train", *options, cwd=tmp_path) for _ in range(2)]
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr
+    assert ["images: looked at all" in result.stdout for result in results] == [True, False]

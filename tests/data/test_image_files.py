@@ -223,7 +223,7 @@ def test_too_many_lost_images_are_an_error_with_the_reasons(tmp_path: Path) -> N
     assert "3 truncated (a/0.png, a/1.png, a/2.png)" in output and "1 an empty file (b/0.png)" in output
 
 
-def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_states_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, results = write_folder(tmp_path / "set"), tmp_path / "r"
     damage(root, "val", 2)
     path = write_folder_study(tmp_path / "s.yaml", root)
@@ -234,16 +234,16 @@ def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.C
     )
     outputs: list[str] = []
 
-    def said(command: list[str]) -> None:
+    def append_output(command: list[str]) -> None:
         assert main(command) == 0
         outputs.append(" ".join(capsys.readouterr().out.split()))
 
-    said(["run", str(path), "--results", str(results), "--executor", "inline"])
+    append_output(["run", str(path), "--results", str(results), "--executor", "inline"])
     for verb in (["show"], ["status"], ["show", "--json"], ["status", "--json"]):
-        said([verb[0], str(path), "--results", str(results), *verb[1:]])
+        append_output([verb[0], str(path), "--results", str(results), *verb[1:]])
     outputs.append((results / "s" / "summary.json").read_text())
     outputs.append(" ".join((results / "s" / "summary.txt").read_text().split()))
-    said(
+    append_output(
         [
             "run",
             str(write_folder_study(tmp_path / "again.yaml", root)),
@@ -255,7 +255,7 @@ def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.C
     )
     for text in outputs:
         assert all(part in text for part in expected), text
-    said(["show", str(path), "0", "--results", str(results)])
+    append_output(["show", str(path), "0", "--results", str(results)])
     assert "2 of the validation images could not be read" in outputs[-1] and "val_images 14" in outputs[-1]
 
 

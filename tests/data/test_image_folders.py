@@ -157,7 +157,7 @@ def test_a_changed_folder_is_read_again(folder: Path, tmp_path: Path) -> None:
     assert len(load(of("imagefolder", folder), tmp_path / "cache", 0).val) == 10
 
 
-def test_damaged_files_are_left_out_and_told(folder: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_left_out_and_reported(folder: Path, tmp_path: Path) -> None:
     whole = (folder / "train" / "dog" / "0.jpg").read_bytes()
     (folder / "train" / "dog" / "0.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "train" / "eel" / "1.png").write_bytes(b"")
@@ -224,7 +224,7 @@ def channel_means(path: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("L", 90, (90, 90, 90)),
         ("1", 1, (255, 255, 255)),
@@ -233,8 +233,8 @@ def channel_means(path: Path) -> list[float]:
         ("I;16", 90 * 256, (90, 90, 90)),
     ],
 )
-def test_every_kind_of_png_becomes_rgb(tmp_path: Path, mode: str, colour: Any, expected: tuple[int, ...]) -> None:
-    Image.new(mode, (20, 30), colour).save(tmp_path / "x.png")
+def test_every_kind_of_png_becomes_rgb(tmp_path: Path, mode: str, color: Any, expected: tuple[int, ...]) -> None:
+    Image.new(mode, (20, 30), color).save(tmp_path / "x.png")
     assert channel_means(tmp_path / "x.png") == pytest.approx(expected, abs=1)
 
 
@@ -249,7 +249,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     assert channel_means(tmp_path / "x.jpg") == pytest.approx((254, 0, 0), abs=4)
 
 
-def test_an_image_is_turned_back_as_its_exif_says(tmp_path: Path) -> None:
+def test_an_image_is_turned_back_as_in_its_exif(tmp_path: Path) -> None:
     upright = Image.new("RGB", (30, 30), (0, 0, 0))
     upright.paste((255, 255, 255), (0, 0, 30, 15))
     exif = Image.Exif()

@@ -52,7 +52,7 @@ def test_folders_are_listed_in_the_order_of_their_labels(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("names", "known", "labels", "about"),
+    ("names", "classes", "labels", "about"),
     [
         (PADDED, PADDED, tuple(range(12)), "by name: 12 of 12 classes"),
         (("b", "a"), ("a", "b"), (1, 0), "by name: 2 of 2 classes"),
@@ -63,13 +63,13 @@ def test_folders_are_listed_in_the_order_of_their_labels(tmp_path: Path) -> None
         (("7", "3"), PADDED, (7, 3), "by number: 2 of 12 classes have images"),
     ],
 )
-def test_names_decide_where_both_sides_have_them(names: Any, known: Any, labels: Any, about: str) -> None:
-    result = assign_labels(names, known, len(known), "val")
+def test_names_decide_where_both_sides_have_them(names: Any, classes: Any, labels: Any, about: str) -> None:
+    result = assign_labels(names, classes, len(classes), "val")
     assert result.labels == labels and result.about.startswith(about)
 
 
 @pytest.mark.parametrize(
-    ("names", "known", "words"),
+    ("names", "classes", "words"),
     [
         (WORDS, PADDED, ("12 unknown (`zero`, `one`, `two`, ...)", "12 missing (`00`", "--labels position")),
         (("a", "c"), ("a", "b"), ("1 unknown (`c`)", "1 missing (`b`)")),
@@ -77,13 +77,13 @@ def test_names_decide_where_both_sides_have_them(names: Any, known: Any, labels:
         (("a", "b"), ("a", "a"), ("must have different names",)),
     ],
 )
-def test_names_that_differ_are_refused_and_named(names: Any, known: Any, words: tuple[str, ...]) -> None:
+def test_names_that_differ_are_refused_and_named(names: Any, classes: Any, words: tuple[str, ...]) -> None:
     with pytest.raises(DataError) as caught:
-        assign_labels(names, known, len(known), "val")
+        assign_labels(names, classes, len(classes), "val")
     assert all(word in str(caught.value) for word in words)
 
 
-def test_without_names_positions_decide_and_that_is_said() -> None:
+def test_without_names_positions_decide_and_that_is_reported() -> None:
     result = assign_labels(("a", "b"), None, 2, "val")
     assert result.labels == (0, 1) and result.about.startswith("by position, in order from `a` to `b`: the weights")
     assert "as numbers" in assign_labels(NUMBERED, None, 12, "val").about
@@ -114,8 +114,8 @@ def write_images(root: Path, names: tuple[str, ...], count: int = 2) -> Path:
     return root
 
 
-def labels_by_file(root: Path, known: Any, classes: int = 12) -> dict[str, int]:
-    images = open_validation(ClassificationDataConfig(dataset="imagefolder"), classes, 16, root, root, known)
+def labels_by_file(root: Path, names: Any, classes: int = 12) -> dict[str, int]:
+    images = open_validation(ClassificationDataConfig(dataset="imagefolder"), classes, 16, root, root, names)
     files = getattr(images.images, "images", images.images).files  # type: ignore[union-attr]
     return {
         Path(file.decode()).parent.name: int(label) for file, label in zip(files, images.images.labels, strict=True)
@@ -131,7 +131,7 @@ def test_validation_images_get_the_labels_of_the_network(tmp_path: Path) -> None
 
 
 def training_folder(folder: Path, names: tuple[str, ...]) -> Path:
-    """A training at full scale that knows its classes by `classes.json` alone."""
+    """A training at full scale whose class names are in `classes.json` alone."""
     spec = tiny_spec(in_channels=3, classes=len(names))
     folder.mkdir()
     (folder / NETWORK).write_text(dump_network_spec(spec))
@@ -149,8 +149,8 @@ def training_folder(folder: Path, names: tuple[str, ...]) -> Path:
 def loss_and_labels(folder: Path, data: Path, *options: str) -> tuple[float, str]:
     result = called("evaluate", folder, "--data", data, "--json", *options, cwd=folder.parent)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    return found["forms"]["training"]["loss"], found["labels"]
+    evaluation = json.loads(result.stdout)
+    return evaluation["forms"]["training"]["loss"], evaluation["labels"]
 
 
 def test_evaluate_matches_names_and_refuses_others(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
     assert json.loads(result.stdout)["labels"].startswith("by name: 2 of 3 classes have images")
 
 
-def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
+def test_only_imagenet_s_own_classes_are_compared_with_published_accuracies(tmp_path: Path) -> None:
     """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
     from harness.cli.network_accuracy import _evaluation_images
 
@@ -220,8 +220,8 @@ def test_a_training_keeps_its_classes_in_its_weights(tmp_path: Path) -> None:
 def test_a_classifier_of_other_classes_is_not_taken_silently(tmp_path: Path, turned: bool, words: str) -> None:
     recipe = recipe_of()
     spec = full_spec(recipe)
-    known = tuple(read_names(tmp_path, recipe))
-    names = tuple(reversed(known)) if turned else tuple(f"other {i}" for i in range(8))
+    classes = tuple(read_names(tmp_path, recipe))
+    names = tuple(reversed(classes)) if turned else tuple(f"other {i}" for i in range(8))
     before = build(spec, seed=5)
     save_weights(tmp_path / "x.safetensors", spec, before, "a test", classes=names)
     task = ClassificationTask(
@@ -229,8 +229,8 @@ def test_a_classifier_of_other_classes_is_not_taken_silently(tmp_path: Path, tur
     )
     model, message = task.build()
     assert isinstance(message, Message) and words in message.text
-    head, own = model.state_dict()["head.weight"], before.state_dict()["head.weight"]
-    expected = own.flip(0) if turned else build(spec, seed=recipe.seed).state_dict()["head.weight"]
+    head, saved_head = model.state_dict()["head.weight"], before.state_dict()["head.weight"]
+    expected = saved_head.flip(0) if turned else build(spec, seed=recipe.seed).state_dict()["head.weight"]
     assert torch.equal(head, expected)
     assert torch.equal(model.state_dict()["norm.weight"], before.state_dict()["norm.weight"])
 

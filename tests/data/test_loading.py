@@ -20,7 +20,7 @@ from harness.training.tasks.classification import ClassificationTask
 KEYS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
 
-class Told(Dataset[tuple[object, int, int]]):
+class KeyItems(Dataset[tuple[object, int, int]]):
     """Each item tells its key, and the process that reads it."""
 
     def __getitem__(self, key: object) -> tuple[object, int, int]:
@@ -34,7 +34,7 @@ def collated(items: list[tuple[object, int, int]]) -> tuple[list[object], set[in
 
 @pytest.mark.parametrize("loaders", [0, 1, 2])
 def test_readings_follow_each_other_in_the_same_processes(loaders: int) -> None:
-    reader = BatchReader(Told(), loaders, collated)
+    reader = BatchReader(KeyItems(), loaders, collated)
     seen = []
     for _ in range(3):
         batches = list(reader.read(KEYS))
@@ -46,7 +46,7 @@ def test_readings_follow_each_other_in_the_same_processes(loaders: int) -> None:
 
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_a_reading_may_be_broken_off(loaders: int) -> None:
-    reader = BatchReader(Told(), loaders, collated)
+    reader = BatchReader(KeyItems(), loaders, collated)
     broken = reader.read(KEYS)
     assert next(broken)[0] == KEYS[0]
     broken.close()
@@ -54,22 +54,22 @@ def test_a_reading_may_be_broken_off(loaders: int) -> None:
 
 
 def test_parts_are_asked_for_as_they_are_needed() -> None:
-    asked = 0
+    requests = 0
 
     def endless() -> Iterator[list[int]]:
-        nonlocal asked
+        nonlocal requests
         while True:
-            asked += 1
-            yield [asked]
+            requests += 1
+            yield [requests]
 
-    batches = BatchReader(Told(), 1, collated).read(endless())
+    batches = BatchReader(KeyItems(), 1, collated).read(endless())
     assert [next(batches)[0] for _ in range(3)] == [[1], [2], [3]]
-    assert 3 <= asked < 10
+    assert 3 <= requests < 10
 
 
 def test_processes_end_with_their_reader() -> None:
-    reader = BatchReader(Told(), 2, collated)
-    processes = set().union(*(found for _, found, _ in reader.read(KEYS)))
+    reader = BatchReader(KeyItems(), 2, collated)
+    processes = set().union(*(readers for _, readers, _ in reader.read(KEYS)))
     assert {child.pid for child in multiprocessing.active_children()} >= processes
     del reader
     gc.collect()
@@ -116,16 +116,16 @@ def _read(
     recipe: ClassificationRecipe, batch_plan: BatchPlan, *, epoch: int, first_step: int
 ) -> Iterator[tuple[list[tuple[int, int]], ...]]:
     return step_batches(
-        Told(), recipe, batch_plan, epoch=epoch, rank=0, first_step=first_step, loaders=0, collate=collated
+        KeyItems(), recipe, batch_plan, epoch=epoch, rank=0, first_step=first_step, loaders=0, collate=collated
     )
 
 
 def test_both_validations_of_an_epoch_are_read_by_the_same_processes(tmp_path: Path) -> None:
     task = ClassificationTask(job_of(tmp_path / "run", loaders=1), CPU)
     model, _ = task.build()
-    found, children = [], []
+    scores, children = [], []
     for _ in range(2):
-        found.append(task.validate(model))
+        scores.append(task.validate(model))
         children.append({child.pid for child in multiprocessing.active_children()})
-    assert found[0] == found[1] and found[0] is not None
+    assert scores[0] == scores[1] and scores[0] is not None
     assert len(children[0] & children[1]) >= 1

@@ -39,7 +39,7 @@ def damage(root: Path, split: str, count: int | None = None, name: str = "*") ->
         path.write_bytes(path.read_bytes()[:60])
 
 
-def each(root: Path, split: str, image: Callable[[int], Image.Image]) -> None:
+def replace_images(root: Path, split: str, image: Callable[[int], Image.Image]) -> None:
     for i, path in enumerate(sorted((root / split).rglob("*.png"))):
         image(i).save(path)
 
@@ -47,7 +47,9 @@ def each(root: Path, split: str, image: Callable[[int], Image.Image]) -> None:
 def of_few_bits(root: Path) -> None:
     """16-bit files of which 8 bits hold two neighboring values."""
     for split in ("train", "val"):
-        each(root, split, lambda i: Image.fromarray(pixels(i % 2, i)[..., 0].astype(np.uint16) + np.uint16(40_120)))
+        replace_images(
+            root, split, lambda i: Image.fromarray(pixels(i % 2, i)[..., 0].astype(np.uint16) + np.uint16(40_120))
+        )
 
 
 def single_class(root: Path) -> None:
@@ -61,10 +63,15 @@ LOADED: list[tuple[str, Callable[[Path], None], dict[str, Any], str]] = [
     ("most are truncated", lambda root: damage(root, "val", 12), {}, "'12 of 16'"),
     ("train truncated", lambda root: damage(root, "train", 3), {}, "10 % of the training images"),
     ("a class", lambda root: damage(root, "val", name="b"), {}, "`val` must hold a readable image, but got 'b'"),
-    ("constant", lambda root: each(root, "val", lambda _: Image.new("RGB", (9, 9))), {}, "more than one value"),
+    (
+        "constant",
+        lambda root: replace_images(root, "val", lambda _: Image.new("RGB", (9, 9))),
+        {},
+        "more than one value",
+    ),
     (
         "a flat channel",
-        lambda root: each(root, "train", lambda i: Image.new("RGB", (9, 9), (9 * i, 7, i))),
+        lambda root: replace_images(root, "train", lambda i: Image.new("RGB", (9, 9), (9 * i, 7, i))),
         {},
         "'7 in",
     ),
@@ -141,7 +148,7 @@ def test_cifar_is_read_before_anything_is_written(tmp_path: Path, fault: str, fl
     require_refused(called("run", "study.yaml", *flags, *INLINE, cwd=tmp_path), tmp_path, before, words)
 
 
-def test_a_dry_run_says_what_was_looked_at_and_lost(tmp_path: Path) -> None:
+def test_a_dry_run_reports_what_was_checked_and_lost(tmp_path: Path) -> None:
     damage(write_folder(tmp_path / "set"), "val", 2)
     study(tmp_path)
     before = files_of(tmp_path)
@@ -170,9 +177,9 @@ def test_data_that_changed_are_refused_by_a_dry_run_too(tmp_path: Path) -> None:
     study(tmp_path)
     assert called("run", "study.yaml", *INLINE, "--quiet", cwd=tmp_path).returncode == 0
     (root / "val" / "a" / "0.png").unlink()
-    said = [called("run", "study.yaml", *flags, *INLINE, cwd=tmp_path) for flags in ([], ["--dry-run"])]
-    assert said[0].returncode == said[1].returncode == 2 and said[0].stderr == said[1].stderr
-    assert "must stay on the data" in said[0].stderr and "16 and 16, now 16 and 15" in said[0].stderr
+    results = [called("run", "study.yaml", *flags, *INLINE, cwd=tmp_path) for flags in ([], ["--dry-run"])]
+    assert results[0].returncode == results[1].returncode == 2 and results[0].stderr == results[1].stderr
+    assert "must stay on the data" in results[0].stderr and "16 and 16, now 16 and 15" in results[0].stderr
     assert called("run", "study.yaml", "--fresh", "--dry-run", *INLINE, cwd=tmp_path).returncode == 0
 
 
@@ -233,10 +240,10 @@ def test_the_time_is_bounded_and_something_is_looked_at_in_any_case(
 
 @pytest.mark.parametrize(("total", "most"), [(1, 5), (5, 5), (6, 5), (1000, 7), (1_281_167, 2048)])
 def test_a_sample_is_spread_in_every_beginning(total: int, most: int) -> None:
-    found = preflight.spread_indices(total, most)
-    assert len(set(found)) == min(total, most) and 0 <= min(found) <= max(found) < total
+    indices = preflight.spread_indices(total, most)
+    assert len(set(indices)) == min(total, most) and 0 <= min(indices) <= max(indices) < total
     if most == 2048:
-        half = np.sort(found[:1024])
+        half = np.sort(indices[:1024])
         assert np.diff(half).max() < total / 60 and np.abs(half.mean() / total - 0.5) < 0.03
 
 

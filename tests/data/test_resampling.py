@@ -1,4 +1,4 @@
-"""Images of its own for every seed: generated anew, or drawn again from a folder; the same for all networks."""
+"""Images of its own for every seed: newly generated, or drawn again from a folder; the same for all networks."""
 
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def test_a_bootstrap_draws_with_replacement_and_judges_on_the_rest() -> None:
     assert len(drawn.val) == 400, "of the rest, as many as were asked for"
 
 
-def test_a_class_of_one_image_has_none_to_judge_on_and_that_is_told() -> None:
+def test_a_class_of_one_image_has_none_to_validate_on_and_that_is_reported() -> None:
     dataset = resampled(
         blank(labels(6, 1), labels(3)), ProxyRecipe(dataset="imagefolder", resample="bootstrap"), seed=0
     )
@@ -133,11 +133,13 @@ def test_a_bootstrap_that_leaves_nothing_is_refused() -> None:
 
 
 def blank(train: NDArray[np.int64], val: NDArray[np.int64]) -> Dataset:
-    first, second = (Split(np.zeros((len(each), 3, 8, 8), np.uint8), each) for each in (train, val))
+    first, second = (
+        Split(np.zeros((len(split_labels), 3, 8, 8), np.uint8), split_labels) for split_labels in (train, val)
+    )
     return Dataset(DataInfo(2, 3, ("a", "b")), first, second, mean=(0.5,) * 3, std=(1.0,) * 3)
 
 
-def test_subsets_are_drawn_anew_by_every_seed(tmp_path: Path) -> None:
+def test_every_seed_draws_new_subsets(tmp_path: Path) -> None:
     root = write_cifar10(tmp_path)
     recipe = of(root, dataset="cifar10", train_size=20, val_size=10, final_val_size=10)
     drawn = [load(recipe, tmp_path / "cache", seed) for seed in range(4)]
@@ -169,15 +171,15 @@ def test_a_network_sees_the_same_images_from_a_pool_as_from_an_array(tmp_path: P
     dataset = load(recipe, tmp_path / "cache", 1)
     train, val = (Split(split.images[:], split.labels) for split in (dataset.train, dataset.val))
     losses = []
-    for each in (dataset, Dataset(dataset.info, train, val, dataset.mean, dataset.std)):
+    for source in (dataset, Dataset(dataset.info, train, val, dataset.mean, dataset.std)):
         model = build(tiny_spec(in_channels=3, classes=2), seed=0)
-        (epoch,) = fit(model, each, recipe, seed=0, device=CPU)
+        (epoch,) = fit(model, source, recipe, seed=0, device=CPU)
         losses.append((epoch.train_loss, epoch.val_loss, epoch.top1))
     assert losses[0] == losses[1]
 
 
 def folder(root: Path, **counts: tuple[int, int]) -> Path:
-    """Noise by class: so many images to train and so many to validate on; no folder for none."""
+    """Noise images; `counts` are the numbers of training and validation images by class; no folder where it is 0."""
     rng = np.random.default_rng(0)
     for name, numbers in counts.items():
         for split, number in zip(("train", "val"), numbers, strict=True):
@@ -189,8 +191,8 @@ def folder(root: Path, **counts: tuple[int, int]) -> Path:
 
 
 def of(root: Path, **values: object) -> ProxyRecipe:
-    given = {"dataset": "imagefolder", "root": str(root), "resolution": 32, "schedule": {"warmup_epochs": 0}}
-    return ProxyRecipe.model_validate(given | values)
+    defaults = {"dataset": "imagefolder", "root": str(root), "resolution": 32, "schedule": {"warmup_epochs": 0}}
+    return ProxyRecipe.model_validate(defaults | values)
 
 
 # --- the cache

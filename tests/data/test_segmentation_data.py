@@ -253,9 +253,9 @@ def test_what_an_image_lacks_is_0_and_ignored(tmp_path: Path) -> None:
 def test_a_network_for_grey_images_sees_them_in_grey(tmp_path: Path) -> None:
     recipe = segmentation_recipe()
     source = open_segmentation(recipe, None, tmp_path).val
-    grey, colour = (SegmentationValidationSet(source, recipe, channels)[0].image for channels in (1, 3))
-    assert grey is not None and colour is not None
-    assert grey.shape == (1, 32, 32) and torch.allclose(grey[0], colour.mean(0))
+    grey, color = (SegmentationValidationSet(source, recipe, channels)[0].image for channels in (1, 3))
+    assert grey is not None and color is not None
+    assert grey.shape == (1, 32, 32) and torch.allclose(grey[0], color.mean(0))
 
 
 @pytest.mark.parametrize("dataset", ["cityscapes", "ade20k"])

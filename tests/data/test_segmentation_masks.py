@@ -1,4 +1,4 @@
-"""Masks that label nothing, and images whose masks may be turned: no mean over nothing, no mask beside its image."""
+"""Masks that label nothing, and images whose masks may be turned: no mean over nothing, no misaligned mask."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def test_masks_of_fractions_are_refused(tmp_path: Path) -> None:
         open_segmentation(ADE, root, tmp_path)
 
 
-def test_the_mean_says_over_how_many_classes_and_images_it_is() -> None:
+def test_the_mean_states_over_how_many_classes_and_images_it_is() -> None:
     metrics = {"miou": 20.0, "pixel_accuracy": 50.0, "mean_accuracy": 40.0}
     metrics |= {"iou_a": 40.0, "accuracy_a": 40.0, "iou_b": 0.0}
     console = make_console()
@@ -142,5 +142,5 @@ def test_a_folder_of_many_bits_is_scaled_alike_in_both_splits(tmp_path: Path) ->
     pictures = open_classification(full_recipe(data={"dataset": "imagefolder"}), root, tmp_path)
     assert pictures.val is not None
     seen = [images.image_or_failure(0) for images in (pictures.train, pictures.val)]
-    assert [np.asarray(each).max() for each in seen if isinstance(each, Image.Image)] == [200 // 16, 200]
+    assert [np.asarray(image).max() for image in seen if isinstance(image, Image.Image)] == [200 // 16, 200]
     assert "integer values from 200 to 3200" in pictures.notes[0]

@@ -142,10 +142,10 @@ def test_difficulty_dials_both_what_is_missing_and_the_strays() -> None:
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8, 1.0])
 def test_cues_agree_with_classes_as_often_as_asked(correlation: float) -> None:
-    asked = recipe("textured", cue_correlation=correlation, resolution=8, difficulty=0.0)
+    cue_recipe = recipe("textured", cue_correlation=correlation, resolution=8, difficulty=0.0)
     agreement = {}
     for split in ("train", "val", "conflict"):
-        made = dataset.make(asked, split, 1000)
+        made = dataset.make(cue_recipe, split, 1000)
         assert made.cues is not None
         agreement[split] = (made.cues == made.labels).mean()
     chance = 1 / len(NAMES)

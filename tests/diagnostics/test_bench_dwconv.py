@@ -62,21 +62,26 @@ TINY_FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
+def progress_lines() -> list[str]:
     return []
 
 
 @pytest.fixture(scope="module")
-def rows(said: list[str]) -> list[DwconvResult]:
-    return list(measure_dwconv(TINY, CPU, said.append, is_quick=True))
+def rows(progress_lines: list[str]) -> list[DwconvResult]:
+    return list(measure_dwconv(TINY, CPU, progress_lines.append, is_quick=True))
 
 
 def made(shape: StackShape = ROWS[0], **fields: Any) -> DwconvResult:
-    known: dict[str, Any] = {"block": "rows", "device": "a device", "precision": "float32", "mode": "forward+backward"}
-    known |= {"algorithm": CHOSEN, "layout": "default", "extra_bytes": 0, "element_bytes": 4}
+    defaults: dict[str, Any] = {
+        "block": "rows",
+        "device": "a device",
+        "precision": "float32",
+        "mode": "forward+backward",
+    }
+    defaults |= {"algorithm": CHOSEN, "layout": "default", "extra_bytes": 0, "element_bytes": 4}
     ms = {"n": 3, "median_ms": 2.0, "q1_ms": 1.5, "q3_ms": 3.0, "conv2d_ms": 20.0, "conv2d_channels_last_ms": 10.0}
     peaks = {"peak_macs_per_s": 1e12, "peak_bytes_per_s": 1e11}
-    return DwconvResult(**{**known, **ms, **peaks, **shape._asdict(), **fields})
+    return DwconvResult(**{**defaults, **ms, **peaks, **shape._asdict(), **fields})
 
 
 def pair(shape: StackShape, layout: str, ours_ms: float, conv2d_ms: float, **fields: Any) -> list[DwconvResult]:
@@ -90,8 +95,10 @@ def test_every_algorithm_that_fits_is_measured_in_both_layouts_and_modes(rows: l
         algorithms = set(fitting(torch.zeros(2, 4, 6, 6), torch.zeros(4, 1, kernel, kernel)))
         assert algorithms <= set(ALGORITHMS) and "three_way" in algorithms
         names = algorithms - {"stock"} | {CONV2D, CHOSEN, TUNED}
-        found = [(result.algorithm, result.layout, result.mode) for result in rows if result.kernel == kernel]
-        assert sorted(found) == sorted((name, layout, mode) for name in names for layout in LAYOUTS for mode in MODES)
+        measured = [(result.algorithm, result.layout, result.mode) for result in rows if result.kernel == kernel]
+        assert sorted(measured) == sorted(
+            (name, layout, mode) for name in names for layout in LAYOUTS for mode in MODES
+        )
 
 
 def test_each_figure_follows_from_its_row(rows: list[DwconvResult]) -> None:
@@ -125,9 +132,9 @@ def test_all_rows_of_a_cell_are_held_against_the_same_rivals(rows: list[DwconvRe
             assert {getattr(row, field) for row in cell} == {rival.median_ms}
 
 
-def test_the_peaks_are_told(said: list[str], rows: list[DwconvResult]) -> None:
-    assert said[0].startswith("Peak in float32: ") and "TFLOP/s in a matrix product" in said[0]
-    assert [line for line in said[1:] if line.startswith("measuring: ")] == said[1:]
+def test_the_peaks_are_reported(progress_lines: list[str], rows: list[DwconvResult]) -> None:
+    assert progress_lines[0].startswith("Peak in float32: ") and "TFLOP/s in a matrix product" in progress_lines[0]
+    assert [line for line in progress_lines[1:] if line.startswith("measuring: ")] == progress_lines[1:]
     assert len({(result.peak_macs_per_s, result.peak_bytes_per_s) for result in rows}) == 1
     assert all(0 < share < 20 for result in rows for share in (result.share_of_product, result.share_of_copy) if share)
 
@@ -172,7 +179,7 @@ def test_quartiles() -> None:
     assert (times.n, times.median, times.quartiles) == (5, 3.0, (2.0, 4.0))
 
 
-def test_memory_beside_the_results_is_counted() -> None:
+def test_memory_in_addition_to_the_results_is_counted() -> None:
     x = torch.ones(1000)
 
     def call() -> tuple[torch.Tensor]:
@@ -226,10 +233,10 @@ def test_targets_are_held_where_they_apply() -> None:
     small, large = StackShape(32, 32, 32, 3), StackShape(32, 32, 32, 31)
     results = [*pair(large, "default", 1.0, 16.0), *pair(large, "channels_last", 2.0, 18.0)]
     results += pair(small, "default", 1.0, 0.9)
-    found = {target.about: target.is_met for target in targets(results, "cpu")}
-    assert found["geometric mean of the gain over 1 large single layers, default"] is True
-    assert found["geometric mean of the gain over 1 large single layers, channels-last"] is False
-    assert found[f"gain at {small}, better layouts"] is False
+    is_met = {target.about: target.is_met for target in targets(results, "cpu")}
+    assert is_met["geometric mean of the gain over 1 large single layers, default"] is True
+    assert is_met["geometric mean of the gain over 1 large single layers, channels-last"] is False
+    assert is_met[f"gain at {small}, better layouts"] is False
     assert len(list(targets(results, "cuda"))) == 1, "memory alone"
     on_gpu = pair(StackShape(64, 384, 16, 31, 24), "default", 1.0, 21.0, block="table 1", mode="forward")
     assert [target.is_met for target in targets(on_gpu, "cuda") if "gain" in target.about] == [True]
@@ -257,12 +264,12 @@ def test_what_is_written_can_be_read(rows: list[DwconvResult], tmp_path: Path) -
         assert float(cells["speedup"]) == pytest.approx(ratio, rel=1e-4)
     plot(tmp_path / "rows.png", rows)
     assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
-    colours = {name: style[:2] for name, style in styles(rows).items()}
-    assert set(colours) >= {result.algorithm for result in rows} - {CONV2D}
-    assert len(set(colours.values())) == len(colours), "no two lines look alike"
+    colors = {name: style[:2] for name, style in styles(rows).items()}
+    assert set(colors) >= {result.algorithm for result in rows} - {CONV2D}
+    assert len(set(colors.values())) == len(colors), "no two lines look alike"
 
 
-def test_the_door_measures_and_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--output", str(tmp_path), "dwconv", "--quick", *TINY_FLAGS]) == 0
     captured = capsys.readouterr()
     assert "(1, 2, 4, 4) K=3" in captured.out and "quick run" in captured.err

@@ -42,7 +42,7 @@ def with_kernel(k: int) -> nn.Module:
 
 def test_every_network_takes_its_turn_in_every_form(rows: list[NetworkResult]) -> None:
     networks = [(NANO, "harness"), (NANO, "conv2d"), (PEER, "timm")]
-    expected = [(*each, layout, mode) for each in networks for layout in LAYOUTS for mode in NETWORK_MODES]
+    expected = [(*network, layout, mode) for network in networks for layout in LAYOUTS for mode in NETWORK_MODES]
     assert sorted((result.network, result.kernels, result.layout, result.mode) for result in rows) == sorted(expected)
 
 
@@ -56,8 +56,12 @@ def test_each_figure_follows_from_the_rows(rows: list[NetworkResult]) -> None:
             assert result.gain is None and result.depthwise_share is None
         else:
             assert result.gain == pytest.approx(result.images_per_s / fastest)
-            own = [other.images_per_s for other in rows if (other.mode, other.kernels) == (result.mode, result.kernels)]
-            assert (result.depthwise_share is not None) == (result.images_per_s == max(own, key=lambda rate: rate or 0))
+            rates = [
+                other.images_per_s for other in rows if (other.mode, other.kernels) == (result.mode, result.kernels)
+            ]
+            assert (result.depthwise_share is not None) == (
+                result.images_per_s == max(rates, key=lambda rate: rate or 0)
+            )
             assert result.depthwise_share is None or 0 < result.depthwise_share < 1
 
 
@@ -69,7 +73,7 @@ def test_the_better_layout_is_shown(rows: list[NetworkResult]) -> None:
         (PEER, "timm"),
     ]
     for row in shown:
-        both = [each for each in rows if (each.kernels, each.mode) == (row.kernels, "training")]
+        both = [result for result in rows if (result.kernels, result.mode) == (row.kernels, "training")]
         assert row.images_per_s == max(result.images_per_s or 0 for result in both)
     assert [len(grid.lines) for grid in network_tables(rows, "cpu")] == [3, 3]
 
@@ -121,7 +125,7 @@ def test_a_peer_that_timm_lacks() -> None:
         baselines_at(("swin_bas",), 224)
 
 
-def test_the_papers_figures_stand_beside_ours() -> None:
+def test_the_papers_figures_are_shown_with_ours() -> None:
     names = {"replknet_31b": "harness", "swin_base_patch4_window12_384": "timm"}
     results = [
         NetworkResult(
@@ -147,7 +151,7 @@ def test_the_papers_figures_stand_beside_ours() -> None:
     assert ratios.lines[1][1:] == ("3.00x", "-", "≥ 2.00x", "met")
 
 
-def test_the_door_measures_and_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--resolution", "32", "--batch", "1", "--device", "cpu", "--beside", "--quick"]
     assert main(["bench", "network", NANO, *flags]) == 0
     assert "written" not in capsys.readouterr().out
@@ -159,6 +163,6 @@ def test_the_door_measures_and_writes_where_it_is_told(tmp_path: Path, capsys: p
     assert "- Device: " in table.with_suffix(".md").read_text()
 
 
-def test_an_unknown_network_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_network_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "network", "replknet_31", "--device", "cpu"]) == 2
     assert "replknet_31" in capsys.readouterr().err

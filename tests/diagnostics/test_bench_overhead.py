@@ -1,4 +1,4 @@
-"""The bench on inputs that take no time: what it measures is really there, and its table says what was measured."""
+"""The bench on inputs that take no time: what it measures exists, and its table lists what was measured."""
 
 import csv
 from pathlib import Path
@@ -25,8 +25,8 @@ from harness.training.run import Epoch
 
 
 def made(**fields: Any) -> Conditions:
-    known = {"date": "2026-01-02 03:04 UTC", "machine": "a machine", "system": "Linux", "versions": "torch 2"}
-    return Conditions(**{**known, "load": 0.1, "cpus": 2, "is_quick": False, **fields})
+    defaults = {"date": "2026-01-02 03:04 UTC", "machine": "a machine", "system": "Linux", "versions": "torch 2"}
+    return Conditions(**{**defaults, "load": 0.1, "cpus": 2, "is_quick": False, **fields})
 
 
 def tiny_jobs(folder: Path, **changes: Any) -> JobSeries:
@@ -55,7 +55,7 @@ def test_the_help_is_timed() -> None:
 
 
 def test_a_start_is_taken_apart(tmp_path: Path) -> None:
-    with separate_slots() as machine, machine.alone():  # as the bench has it: the study computes, and waits for nobody
+    with separate_slots() as machine, machine.alone():  # as the bench does: the study does not wait for others
         parts = parts_of_start(write_study(tmp_path, TINY), "inline", tmp_path / "results")
     assert sum(parts.values()) < 50
     assert tuple(parts) == PARTS
@@ -63,7 +63,7 @@ def test_a_start_is_taken_apart(tmp_path: Path) -> None:
     assert parts["imports of the worker"] > parts["start of the executor"]
 
 
-def test_a_study_that_does_not_start_is_told_of(tmp_path: Path) -> None:
+def test_a_study_that_does_not_start_is_reported(tmp_path: Path) -> None:
     study = write_study(tmp_path, TINY, proxy={"epochs": -1})
     with pytest.raises(HarnessError, match=r"ended before its first epoch: .*epochs"):
         parts_of_start(study, "inline", tmp_path / "results")
@@ -94,7 +94,7 @@ def test_a_training_step_is_held_against_both_layouts_of_pytorch() -> None:
         assert all(value > 0 for value in ours.values)
 
 
-def test_proxies_are_trained_anew_each_time(tmp_path: Path) -> None:
+def test_proxies_are_trained_again_each_time(tmp_path: Path) -> None:
     jobs, executor = tiny_jobs(tmp_path), make_executor("inline", WorkerRequest())
     for _ in range(2):
         seconds, records = train_all(executor, jobs.fresh(2))
@@ -102,7 +102,7 @@ def test_proxies_are_trained_anew_each_time(tmp_path: Path) -> None:
         assert len([record for record in records if isinstance(record, Epoch)]) == 2
 
 
-def test_a_proxy_that_fails_is_told_of(tmp_path: Path) -> None:
+def test_a_proxy_that_fails_is_reported(tmp_path: Path) -> None:
     broken = tiny_jobs(tmp_path, dataset="cifar10", root=str(tmp_path))
     with pytest.raises(HarnessError, match="must be complete, but is failed"):
         train_all(make_executor("inline", WorkerRequest()), broken.fresh(1))
@@ -114,10 +114,10 @@ def test_a_proxy_that_fails_is_told_of(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_ray_is_compared_with_plain_processes(tmp_path: Path) -> None:
-    found = {figure.name: figure for figure in compare_executors(tiny_jobs(tmp_path), rounds=1)}
-    over = found["a proxy in a Ray worker, over inline"]
-    assert over.median == pytest.approx(found["in a Ray worker"].median / found["inline"].median)
-    assert found["inline"].median > 0
+    comparisons = {figure.name: figure for figure in compare_executors(tiny_jobs(tmp_path), rounds=1)}
+    ratio = comparisons["a proxy in a Ray worker, over inline"]
+    assert ratio.median == pytest.approx(comparisons["in a Ray worker"].median / comparisons["inline"].median)
+    assert comparisons["inline"].median > 0
 
 
 def test_two_workers_are_held_against_twice_the_work_of_one() -> None:
@@ -137,7 +137,7 @@ def test_what_changes_how_the_libraries_compute_is_among_the_conditions(monkeypa
     )
 
 
-def test_a_busy_machine_is_told_of() -> None:
+def test_a_busy_machine_is_reported() -> None:
     assert made(load=1.0).is_busy and not made(load=0.4).is_busy
     assert sum("Warning" in line for line in made(load=1.0, is_quick=True).lines()) == 2
     assert not any("Warning" in line for line in made().lines())
@@ -161,7 +161,7 @@ def test_the_table_is_written(tmp_path: Path) -> None:
     assert (rows[2]["at_most"], rows[2]["ratio"], rows[2]["is_met"]) == ("", "", "")
 
 
-def test_a_part_of_the_bench_is_written_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_of_the_bench_is_written_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--quick", "--only", "help"]) == 0
     assert "written" not in capsys.readouterr().out
     assert main(["bench", "--quick", "--only", "help", "--output", str(tmp_path / "bench")]) == 0

@@ -61,14 +61,14 @@ def test_the_parts_of_a_variance_are_found(between: float, within: float) -> Non
 
 
 @pytest.mark.parametrize("between", [0.0, 0.5, 2.0])
-def test_the_coverage_said_is_the_coverage_had(between: float) -> None:
+def test_the_predicted_coverage_is_the_simulated_coverage(between: float) -> None:
     """Simulated: intervals of 4 seeds of one data set, against the effect over all data sets."""
     rng, seeds = np.random.default_rng(1), 4
     values = between * rng.standard_normal((20_000, 1)) + rng.standard_normal((20_000, seeds))
     half = 3.182446 * values.std(axis=1, ddof=1) / np.sqrt(seeds)
-    had = (np.abs(values.mean(axis=1)) <= half).mean()
-    assert coverage(1 + seeds * between**2, seeds) == pytest.approx(had, abs=0.01)
-    assert (had > 0.94) == (between == 0)
+    simulated = (np.abs(values.mean(axis=1)) <= half).mean()
+    assert coverage(1 + seeds * between**2, seeds) == pytest.approx(simulated, abs=0.01)
+    assert (simulated > 0.94) == (between == 0)
 
 
 def test_seeds_with_data_of_their_own_keep_the_coverage() -> None:

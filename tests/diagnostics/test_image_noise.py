@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judged(folder: Path, *options: str) -> dict[str, Any]:
+def validation_noise(folder: Path, *options: str) -> dict[str, Any]:
     result = called("aa", "study.yaml", *SETS, "--json", *options, cwd=folder)
     assert result.returncode == 0, result.stderr
     values: dict[str, Any] = json.loads(result.stdout)
@@ -37,12 +37,12 @@ def judged(folder: Path, *options: str) -> dict[str, Any]:
 
 
 def test_every_pair_is_judged_on_every_set(trained: Path) -> None:
-    values = judged(trained)
+    values = validation_noise(trained)
     effects = np.array(values["effects"])
     assert effects.shape == (3, 10) and values["seeds"] == [0, 1, 2]
     assert np.allclose(effects * 64 / 100, np.round(effects * 64 / 100)), "whole images"
     assert values["effect"] == pytest.approx(effects.mean())
-    assert [each["pairs"] for each in values["studies"]] == [3], "as far as there are pairs"
+    assert [study["pairs"] for study in values["studies"]] == [3], "as far as there are pairs"
     assert values["studies"][0]["expected"]["own"]["coverage"] == 0.95
 
 
@@ -56,7 +56,7 @@ def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained:
     from harness.models.weights import read_weights
     from harness.training.run import Job, Run
 
-    judged(trained)
+    validation_noise(trained)
     file = load_study(trained / "study.yaml")
     spec = next(iter(open_space(file).grid())).spec
     assert spec is not None
@@ -72,7 +72,7 @@ def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained:
 def test_what_was_judged_is_kept_and_continued(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.measures import validation_sets
 
-    first = judged(trained)
+    first = validation_noise(trained)
     made: list[int] = []
 
     def counted(*args: Any, seed: int, **more: Any) -> Split:
@@ -80,27 +80,27 @@ def test_what_was_judged_is_kept_and_continued(trained: Path, monkeypatch: pytes
         return make(*args, seed=seed, **more)
 
     monkeypatch.setattr(validation_sets, "make", counted)
-    assert judged(trained) == first and not made
-    more = judged(trained, "--validation-sets", "12")
+    assert validation_noise(trained) == first and not made
+    more = validation_noise(trained, "--validation-sets", "12")
     recipe = load_study(trained / "study.yaml").study.proxy
     assert made == [set_seed(recipe, 10), set_seed(recipe, 11)]
     assert np.array_equal(np.array(more["effects"])[:, :10], first["effects"])
 
 
 @pytest.mark.parametrize("damage", ["{", '{"conditions": 1, "runs": {}}', "[]"])
-def test_a_damaged_record_is_made_anew(trained: Path, damage: str) -> None:
-    first, kept = judged(trained), trained / "results" / "tiny" / "validation_sets_64.json"
+def test_a_damaged_record_is_replaced(trained: Path, damage: str) -> None:
+    first, kept = validation_noise(trained), trained / "results" / "tiny" / "validation_sets_64.json"
     kept.write_text(damage)
-    assert judged(trained) == first
+    assert validation_noise(trained) == first
 
 
-def test_other_weights_are_judged_anew(trained: Path) -> None:
-    first, kept = judged(trained), trained / "results" / "tiny" / "validation_sets_64.json"
+def test_other_weights_are_evaluated_again(trained: Path) -> None:
+    first, kept = validation_noise(trained), trained / "results" / "tiny" / "validation_sets_64.json"
     content = json.loads(kept.read_text())
     one = next(iter(content["runs"].values()))
     one["weights"], one["top1"] = "of another file", [0.0] * len(one["top1"])
     kept.write_text(json.dumps(content))
-    assert judged(trained) == first
+    assert validation_noise(trained) == first
 
 
 def test_the_view_has_both_schemes(trained: Path) -> None:
@@ -146,9 +146,9 @@ def test_a_claim_about_times_is_refused(tmp_path: Path) -> None:
 
 def test_further_sets_have_seeds_of_their_own() -> None:
     recipes = [ProxyRecipe(), ProxyRecipe(data_seed=1), ProxyRecipe(resample="none")]
-    own = {recipe.image_seed(seed) for recipe in recipes for seed in range(100)}
+    training_seeds = {recipe.image_seed(seed) for recipe in recipes for seed in range(100)}
     seeds = [set_seed(recipe, number) for recipe in recipes[:2] for number in range(100)]
-    assert len(set(seeds)) == 200 and not own & set(seeds)
+    assert len(set(seeds)) == 200 and not training_seeds & set(seeds)
 
 
 def test_the_shipped_study_is_sound() -> None:

@@ -52,12 +52,12 @@ def test_a_fresh_clone_shows_every_recorded_claim_and_what_can_be_checked(clone:
     rows = {(row["study"], row["name"]): row for row in json.loads(result.stdout)["claims"]}
     recorded = [json.loads(file.read_text()) for file in KEPT]
     assert len(recorded) > 9
-    assert set(rows) == {(each["study"], claim["name"]) for each in recorded for claim in each["claims"]}
-    for each in recorded:
-        for claim in each["claims"]:
-            row = rows[each["study"], claim["name"]]
+    assert set(rows) == {(summary["study"], claim["name"]) for summary in recorded for claim in summary["claims"]}
+    for summary in recorded:
+        for claim in summary["claims"]:
+            row = rows[summary["study"], claim["name"]]
             assert (row["verdict"], row["effect"], row["n"]) == (claim["verdict"], claim["effect"], claim["n"])
-            assert row["environment"] == ("" if "recipe_revision" in each else EARLIER_ENVIRONMENT)
+            assert row["environment"] == ("" if "recipe_revision" in summary else EARLIER_ENVIRONMENT)
             assert row["check"].startswith(("yes: `", "no: ")) and row["compared"] is None
 
 
@@ -94,13 +94,13 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 def values_of(played: Played) -> dict[str, Any]:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
     return json.loads(json_text(results.to_dict()))  # type: ignore[no-any-return]
 
 
 def keep(results: Path, values: dict[str, Any], study: str | None) -> None:
-    """Write a summary and the study file beside it."""
+    """Write a summary, and the study file next to it."""
     folder = results / "claims" / str(values["study"])
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(values))
@@ -109,10 +109,10 @@ def keep(results: Path, values: dict[str, Any], study: str | None) -> None:
 
 
 def resolved(played: Played) -> str:
-    return (played.place.folder("question") / "study.yaml").read_text()
+    return (played.workspace.folder("question") / "study.yaml").read_text()
 
 
-def test_the_copy_beside_the_summary_will_do(driven: Played, tmp_path: Path) -> None:
+def test_the_copy_next_to_the_summary_is_enough(driven: Played, tmp_path: Path) -> None:
     keep(tmp_path, values_of(driven), resolved(driven))
     larger, smaller = rows_of(Workspace(tmp_path))
     assert larger.check == smaller.check and f"claims/question/study.yaml --results {tmp_path}`" in larger.check
@@ -131,9 +131,9 @@ def test_a_study_file_that_changed_since_is_named_with_its_keys(
 
 
 def test_a_data_set_that_is_missing_is_named(driven: Played, tmp_path: Path) -> None:
-    place = tmp_path / "study.yaml"
+    path = tmp_path / "study.yaml"
     write_study(tmp_path, {**json.loads(driven.path.read_text().split("\n", 1)[1])})
-    study = json.loads(place.read_text().split("\n", 1)[1])
+    study = json.loads(path.read_text().split("\n", 1)[1])
     study["proxy"] |= {"dataset": "imagefolder", "root": str(tmp_path / "nowhere")}
     keep(tmp_path, values_of(driven), json.dumps(study))
     check = rows_of(Workspace(tmp_path))[0].check
@@ -146,7 +146,7 @@ def test_a_gpu_that_is_missing_is_named(driven: Played, tmp_path: Path, monkeypa
     assert "recorded on cuda (NVIDIA H100), and there is no GPU here" in rows_of(Workspace(tmp_path))[0].check
 
 
-def test_a_recipe_that_means_something_else_since_is_told(
+def test_a_recipe_that_means_something_else_since_is_reported(
     driven: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(tmp_path, values_of(driven), resolved(driven))
@@ -172,7 +172,7 @@ def test_a_summary_that_cannot_be_read_is_a_fault_and_hides_no_other(text: str, 
     assert "Traceback" not in result.stderr
 
 
-# Beside the runs that are stored here
+# Compared with the runs that are stored here
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_summary_that_cannot_be_read_is_a_fault_and_hides_no_other(text: str, 
 def test_kept_and_stored_are_both_shown_and_compared(
     change: dict[str, Any], words: str, driven: Played, tmp_path: Path
 ) -> None:
-    shutil.copytree(driven.place.results, tmp_path / "results")
+    shutil.copytree(driven.workspace.results, tmp_path / "results")
     values = values_of(driven)
     for key, value in change.items():
         (values if key == "finished" else values["claims"][0])[key] = value

@@ -53,12 +53,12 @@ def test_a_run_of_two_workers_is_reproduced_bit_by_bit_in_two_further_processes(
     folder, _ = finished
     before = (files_of(folder), (folder / "results" / "studies.db").read_bytes())
     for arguments in (("study.yaml", "1"), ("results/tiny/summary.json", "1")):
-        done = harness("reproduce", *arguments, "--json", cwd=folder)
-        assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
-        assert (said["outcome"], said["not_the_same_environment"]) == ("same bits", [])
-        assert said["compared"] == 2 * 4 + 2 and said["apart"] == 0.0
-        assert "epoch 2/2: top1" in done.stderr
+        result = harness("reproduce", *arguments, "--json", cwd=folder)
+        assert result.returncode == 0, result.stderr
+        comparison = json.loads(result.stdout)
+        assert (comparison["outcome"], comparison["not_the_same_environment"]) == ("same bits", [])
+        assert comparison["compared"] == 2 * 4 + 2 and comparison["apart"] == 0.0
+        assert "epoch 2/2: top1" in result.stderr
     assert (files_of(folder), (folder / "results" / "studies.db").read_bytes()) == before
 
 
@@ -66,9 +66,9 @@ def test_the_best_is_taken_unless_a_trial_or_a_run_is_named(recorded: Path) -> N
     run = summary_of(recorded)["configurations"][0]["runs"][1]
     result, values = reproduced(recorded, "study.yaml", run["id"])
     assert (result.returncode, values["outcome"], values["run"], values["seed"]) == (0, "same bits", run["id"], 1)
-    done = called("reproduce", "results/tiny", cwd=recorded)
-    assert done.returncode == 0 and "same bits: 10 numbers compared, all equal" in done.stdout
-    assert "tiny  trial 0, seed 0" in done.stdout
+    run_result = called("reproduce", "results/tiny", cwd=recorded)
+    assert run_result.returncode == 0 and "same bits: 10 numbers compared, all equal" in run_result.stdout
+    assert "tiny  trial 0, seed 0" in run_result.stdout
 
 
 # Other bits
@@ -76,18 +76,18 @@ def test_the_best_is_taken_unless_a_trial_or_a_run_is_named(recorded: Path) -> N
 
 def test_other_bits_in_the_same_environment_give_exit_code_1(copy: Path) -> None:
     change(copy, "UPDATE epochs SET train_loss = train_loss + 1e-12 WHERE epoch = 2")
-    done = called("reproduce", "study.yaml", cwd=copy)
-    assert done.returncode == 1
-    assert "SAME ENVIRONMENT AND OTHER BITS" in done.stdout
-    assert "1 of 10 numbers differ; the first is train_loss of epoch 2" in done.stdout
+    result = called("reproduce", "study.yaml", cwd=copy)
+    assert result.returncode == 1
+    assert "SAME ENVIRONMENT AND OTHER BITS" in result.stdout
+    assert "1 of 10 numbers differ; the first is train_loss of epoch 2" in result.stdout
 
 
-def test_other_bits_in_another_environment_are_told_beside_the_spread_of_the_seeds(copy: Path) -> None:
+def test_other_bits_in_another_environment_are_reported_with_the_spread_of_the_seeds(copy: Path) -> None:
     change(copy, "UPDATE epochs SET top1 = top1 + 1 WHERE epoch = 2")
     change(copy, """UPDATE runs SET environment = replace(environment, '"torch": "', '"torch": "1.')""")
-    done = called("reproduce", "study.yaml", cwd=copy)
-    words = " ".join(done.stdout.split())
-    assert done.returncode == 0 and "not the same environment (torch 1." in words
+    result = called("reproduce", "study.yaml", cwd=copy)
+    words = " ".join(result.stdout.split())
+    assert result.returncode == 0 and "not the same environment (torch 1." in words
     assert "top1 differs by 1.00; the seeds have a standard deviation of" in words and "(n = 2)" in words
 
 
@@ -102,7 +102,7 @@ def test_equal_bits_in_another_environment_are_same_bits(copy: Path) -> None:
 
 
 def older(copy: Path, revision: int) -> Path:
-    """A summary as it was before environments were recorded: no curve, no recipe, a study file beside it."""
+    """A summary as it was before environments were recorded: no curve, no recipe, a study file next to it."""
     values = summary_of(copy)
     recipe = ProxyRecipe.model_validate(values["recipe"])
     for key in ("recipe", "recipe_revision", "environment", "other_environments", "left_out"):
@@ -128,14 +128,14 @@ def test_a_summary_of_an_earlier_version_is_of_an_unknown_environment(copy: Path
     assert values["apart"] == 0.5 and values["n_seeds"] == 2 and values["compared"] == 3
 
 
-def test_a_recipe_that_has_another_meaning_now_is_said_to_have(copy: Path) -> None:
+def test_a_recipe_that_has_another_meaning_now_is_reported(copy: Path) -> None:
     result, values = reproduced(copy, str(older(copy, REVISION - 1)))
     assert result.returncode == 0
     words = f"the recipe's meaning has changed since (revision {REVISION - 1} -> {REVISION})"
     assert values["not_the_same_environment"][0] == words
 
 
-def test_a_run_whose_identity_is_another_now_is_said_to_be_another(copy: Path) -> None:
+def test_a_run_whose_identity_is_another_now_is_reported(copy: Path) -> None:
     path = copy / "results" / "tiny" / "summary.json"
     path.write_text(path.read_text().replace(summary_of(copy)["configurations"][0]["runs"][0]["id"], "0" * 16))
     result, values = reproduced(copy, str(path))
@@ -171,23 +171,23 @@ def test_every_recorded_claim_names_a_run_that_can_be_trained_again() -> None:
         (("empty.json",), "KeyError: 'configurations'"),
     ],
 )
-def test_mistakes_are_told(copy: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_mistakes_are_reported(copy: Path, arguments: tuple[str, ...], words: str) -> None:
     (copy / "broken.json").write_text("{")
     (copy / "list.json").write_text("[]")
     (copy / "empty.json").write_text("{}")
-    done = called("reproduce", *arguments, cwd=copy)
-    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    result = called("reproduce", *arguments, cwd=copy)
+    assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_summary_without_its_study_file_is_refused(copy: Path) -> None:
     folder = older(copy, REVISION)
     (folder / "study.yaml").unlink()
-    done = called("reproduce", folder, cwd=copy)
-    assert done.returncode == 2 and "must have its resolved study.yaml next to it" in done.stderr
+    result = called("reproduce", folder, cwd=copy)
+    assert result.returncode == 2 and "must have its resolved study.yaml next to it" in result.stderr
 
 
 def test_a_run_that_did_not_end_is_refused(copy: Path) -> None:
     change(copy, "UPDATE runs SET state = 'failed' WHERE seed = 1")
     run = summary_of(copy)["configurations"][0]["runs"][1]["id"]
-    done = called("reproduce", "study.yaml", run, cwd=copy)
-    assert done.returncode == 2 and "must be complete, or have diverged" in done.stderr
+    result = called("reproduce", "study.yaml", run, cwd=copy)
+    assert result.returncode == 2 and "must be complete, or have diverged" in result.stderr

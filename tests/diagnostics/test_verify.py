@@ -1,4 +1,4 @@
-"""The verb `verify`: every check holds, one that does not is named, and claims are shown beside the checks."""
+"""The command `verify`: every check holds, one that does not is named, and claims are shown with the checks."""
 
 import json
 from dataclasses import replace
@@ -58,37 +58,37 @@ SUPPORTED = ClaimRow(
     ],
 )
 def test_every_check_holds(subject: str, check: Check) -> None:
-    found = list(check.run())
-    assert not [finding for finding in found if not finding.holds]
-    assert found or (check.title == "triton" and not torch.cuda.is_available()), "a check of nothing"
-    assert len({(finding.what, finding.source) for finding in found}) == len(found), f"{subject}: two of one name"
-    assert all(finding.source for finding in found)
+    findings = list(check.run())
+    assert not [finding for finding in findings if not finding.holds]
+    assert findings or (check.title == "triton" and not torch.cuda.is_available()), "a check of nothing"
+    assert len({(finding.what, finding.source) for finding in findings}) == len(findings), f"{subject}: two of one name"
+    assert all(finding.source for finding in findings)
 
 
-def test_the_door_knows_the_subjects() -> None:
+def test_the_command_line_has_the_subjects() -> None:
     assert (*CHECKS, "claims") == SUBJECTS
 
 
 def test_every_figure_of_released_code_is_compared() -> None:
-    known = sum(
+    figures = sum(
         isinstance(figure, int | float)
         for row in COUNTED
         for name, figure in row._asdict().items()
         if name not in ("resolution", "params", "params_merged")
     )
-    known += len({(row.preset, form) for row in COUNTED for form in (row.params, row.params_merged) if form})
+    figures += len({(row.preset, form) for row in COUNTED for form in (row.params, row.params_merged) if form})
     forms = [partial(costs.params, merged=merged) for merged in (False, True)]
-    made = [*forms, costs.params_folded, costs.macs, *_specs_entries()]
-    assert sum(len(list(check())) for check in made) == known
+    entries = [*forms, costs.params_folded, costs.macs, *_specs_entries()]
+    assert sum(len(list(check())) for check in entries) == figures
 
 
 def _specs_entries() -> list[Any]:
     return [check.run for check in CHECKS["specs"].checks if check.title == "entries of state dicts"]
 
 
-@pytest.mark.parametrize("found", [float("nan"), 1e-9, float("inf")])
-def test_an_error_above_its_bound_or_without_a_number_does_not_hold(found: float) -> None:
-    assert not Finding("merged", 0.0, found, "", 1e-10).holds
+@pytest.mark.parametrize("value", [float("nan"), 1e-9, float("inf")])
+def test_an_error_above_its_bound_or_without_a_number_does_not_hold(value: float) -> None:
+    assert not Finding("merged", 0.0, value, "", 1e-10).holds
     assert Finding("merged", 0.0, 1e-10, "", 1e-10).holds
 
 
@@ -129,7 +129,7 @@ def test_a_merge_that_changes_the_network_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "network_cost", lambda *given: network_cost(*given) + Cost(activations=1))
+    monkeypatch.setattr(costs, "network_cost", lambda *args: network_cost(*args) + Cost(activations=1))
     first = next(costs.agreement(True))
     assert not first.holds and str(first.found)[:20] == str(first.expected)[:20]
 
@@ -137,7 +137,7 @@ def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPat
 # The verb
 
 
-def test_the_verb_holds_and_says_so(tmp_path: Path) -> None:
+def test_the_command_passes_and_reports_it(tmp_path: Path) -> None:
     result = called("verify", "--only", *FAST, "claims", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "checks hold, 0 do not" in result.stdout
@@ -186,7 +186,7 @@ def test_an_unknown_subject_lists_the_known_ones(tmp_path: Path) -> None:
     assert all(name in result.stderr for name in SUBJECTS)
 
 
-def test_help_says_what_the_exit_code_means(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_explains_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["verify", "--help"])
     output = " ".join(capsys.readouterr().out.split())
@@ -208,7 +208,7 @@ def test_many_failures_are_counted_and_the_first_named() -> None:
     assert "0 checks hold, 20 do not (merge)" in text_of(sum_view([_section(*made)], 1.0, "here"))
 
 
-def test_a_check_of_nothing_says_so() -> None:
+def test_a_check_of_nothing_is_marked() -> None:
     assert "nothing to check on this machine" in text_of(section_view(_section()))
 
 

@@ -30,7 +30,7 @@ def test_a_cluster_whose_process_is_killed_is_restarted(process: str, executor: 
     job = tiny_job(tmp_path, epochs=40)
     executor.submit(job)
     until(executor, Epoch, job)
-    (pid,) = (each.pid for kind, each in ray_cluster._own_processes() if kind == process)
+    (pid,) = (own_process.pid for kind, own_process in ray_cluster._own_processes() if kind == process)
     start = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     records = until(executor, Ended, job)[job.run.id]

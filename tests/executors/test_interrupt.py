@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: nothing that a worker has said is lost, whenever they come."""
+"""Ctrl-C and SIGTERM: no record of a worker is lost, whenever they arrive."""
 
 import os
 import signal
@@ -99,7 +99,7 @@ def test_a_study_that_is_interrupted_anywhere_keeps_every_epoch(tmp_path: Path, 
 
         with (
             pytest.raises(KeyboardInterrupt),
-            open_for_driving(study.file, open_space(study.file), study.place, start) as driven,
+            open_for_driving(study.file, open_space(study.file), study.workspace, start) as driven,
             closing(driven.driver.events()) as events,
         ):
             for n, event in enumerate(events):
@@ -107,7 +107,7 @@ def test_a_study_that_is_interrupted_anywhere_keeps_every_epoch(tmp_path: Path, 
                     shown.append((event.run_id, event.epoch.epoch))
                 if n == at:
                     kill(signal.SIGINT)
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         kept = {
             (run_id, e.epoch)
             for run_id, curve in reader.store.epochs_of_runs({run for run, _ in shown}).items()

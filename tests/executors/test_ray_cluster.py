@@ -45,8 +45,8 @@ def start_executor() -> Iterator[StartExecutor]:
     """Starts an executor on Ray, and shuts it down after the test."""
     with ExitStack() as at_end:
 
-        def start(wanted: WorkerRequest) -> Executor:
-            executor = make_executor("ray", wanted)
+        def start(worker_request: WorkerRequest) -> Executor:
+            executor = make_executor("ray", worker_request)
             at_end.callback(executor.shutdown)
             return executor
 
@@ -96,8 +96,8 @@ def test_a_node_that_dies_loses_its_run_and_the_others_continue(
     third = cluster.add_node(num_cpus=1)
     executor = start_executor(WorkerRequest(address=cluster.address))
     assert executor.slots == 3
-    own = ray.get_runtime_context().get_node_id()
-    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != own)
+    driver_node = ray.get_runtime_context().get_node_id()
+    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != driver_node)
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(3)]
     for job in jobs:
         executor.submit(job)
@@ -204,8 +204,8 @@ def test_a_token_is_not_shown_to_a_cluster_that_asks_for_none(tmp_path: Path) ->
     environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     environment |= {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of another cluster
     command = [sys.executable, "-c", ASKS_FOR_NONE]  # Ray reads its settings once a process
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert "answer: 42" in done.stdout, done.stderr
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "answer: 42" in result.stdout, result.stderr
 
 
 @pytest.mark.long

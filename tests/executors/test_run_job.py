@@ -19,7 +19,7 @@ def job(folder: Path, **changes: object) -> Job:
     return Job(run, folder / "study", **changes)  # type: ignore[arg-type]
 
 
-def test_records_come_in_order_and_say_where_and_with_what(tmp_path: Path) -> None:
+def test_records_come_in_order_and_state_where_and_with_what(tmp_path: Path) -> None:
     started, *middle, ended = list(run_job(job(tmp_path)))
     assert isinstance(started, Started) and isinstance(ended, Ended)
     assert (started.first_epoch, started.epochs, started.threads) == (1, 3, 1)
@@ -29,7 +29,7 @@ def test_records_come_in_order_and_say_where_and_with_what(tmp_path: Path) -> No
     assert ended.state == RunState.COMPLETE and ended.cause is None and ended.wall_s > 0
 
 
-def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_from_its_last_epoch(tmp_path: Path) -> None:
     records: list[Record] = []
     for record in run_job(job(tmp_path), lambda: len(records) >= 3):  # Started and two epochs
         records.append(record)  # noqa: PERF402 (its length is asked meanwhile)
@@ -46,7 +46,7 @@ def test_a_run_past_its_limit_is_timed_out(tmp_path: Path) -> None:
     assert ended.cause == "the run took longer than `resources.minutes_per_run`, 1e-09"
 
 
-def test_a_diverged_run_says_so(tmp_path: Path) -> None:
+def test_a_diverged_run_is_marked(tmp_path: Path) -> None:
     recipe = with_(optimizer={"lr": 1e12}, schedule={"name": "constant", "warmup_epochs": 0})
     *_, ended = run_job(job(tmp_path, run=tiny_run(recipe=recipe)))
     assert isinstance(ended, Ended) and ended.state == RunState.DIVERGED
@@ -61,13 +61,13 @@ def test_any_other_error_fails_the_run_and_leaves_its_traceback_in_the_log(tmp_p
     assert "Traceback" in wrong.log.read_text()
 
 
-def test_float16_on_a_cpu_is_refused_in_words(tmp_path: Path) -> None:
+def test_float16_on_a_cpu_is_refused_with_a_message(tmp_path: Path) -> None:
     *_, ended = run_job(job(tmp_path, run=tiny_run(recipe=with_(precision="float16"))))
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED
     assert ended.cause == "`precision: float16` needs a GPU. Take bfloat16 or float32."
 
 
-def test_missing_data_are_told_in_words(tmp_path: Path) -> None:
+def test_missing_data_are_reported_with_a_message(tmp_path: Path) -> None:
     recipe = with_(dataset="cifar10", root=str(tmp_path / "nowhere"), train_size=None, val_size=None)
     *_, ended = run_job(job(tmp_path, run=tiny_run(recipe=recipe)))
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED

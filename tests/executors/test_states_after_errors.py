@@ -48,8 +48,8 @@ names = [type(error).__name__ for error, _, _ in STATES]
 
 def kinds(kind: type[BaseException]) -> Iterator[type[BaseException]]:
     yield kind
-    for each in kind.__subclasses__():
-        yield from kinds(each)
+    for subclass in kind.__subclasses__():
+        yield from kinds(subclass)
 
 
 def test_every_failure_of_a_run_has_a_state_here() -> None:

@@ -85,10 +85,10 @@ def test_each_file_is_loaded_by_the_code_of_the_card(family: str, exported: Expo
         result.comparison is not None and result.comparison.relative <= TOLERANCE and result.error is None
         for result in results
     )
-    given, *blocks = blocks_of((folder / CARD).read_text())
+    preamble, *blocks = blocks_of((folder / CARD).read_text())
     assert len(blocks) == len(results)
     scope: dict[str, Any] = {}
-    exec(given, scope)
+    exec(preamble, scope)
     assert scope["images"].shape == (2, 1, exportable.resolution, exportable.resolution)
     more = 0 if exportable.least_side is None else 3
     scope["images"] = images = noise(exportable.spec, 5, exportable.resolution + more)
@@ -99,14 +99,14 @@ def test_each_file_is_loaded_by_the_code_of_the_card(family: str, exported: Expo
         np.testing.assert_allclose(np.asarray(scope.pop("logits")), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_graph_is_open_and_knows_its_network(exported: Exported) -> None:
+def test_a_graph_is_open_and_contains_its_spec(exported: Exported) -> None:
     import onnx
 
     model = onnx.load(exported("replknet")[0] / "model.onnx")
-    (given,) = model.graph.input
-    assert [side.dim_param or side.dim_value for side in given.type.tensor_type.shape.dim] == SIDES
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(known["spec"])["classes"] == 7 and json.loads(known["mean"]) == [0.5]
+    (graph_input,) = model.graph.input
+    assert [side.dim_param or side.dim_value for side in graph_input.type.tensor_type.shape.dim] == SIDES
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["spec"])["classes"] == 7 and json.loads(metadata["mean"]) == [0.5]
 
 
 def test_a_graph_for_images_that_end_as_one_pixel_takes_their_size_alone(tmp_path: Path) -> None:
@@ -165,17 +165,17 @@ def test_a_preset_keeps_its_name_and_a_convnext_is_timms_own(tmp_path: Path) -> 
 
 
 @pytest.mark.long
-def test_a_graph_of_another_form_is_told_from_it(exported: Exported) -> None:
+def test_a_graph_of_another_form_is_distinguished_from_it(exported: Exported) -> None:
     unmerged = CASES["convnext"]
-    wanted = [each.sides for each in onnx_file._of_network(unmerged.deployable)]
-    assert wanted.count((9, 9)) == wanted.count((3, 3)) == 4
+    kernel_sides = [convolution.sides for convolution in onnx_file._of_network(unmerged.deployable)]
+    assert kernel_sides.count((9, 9)) == kernel_sides.count((3, 3)) == 4
     file = exported("convnext")[0] / onnx_file.FILE
     onnx_file.check_convolutions(unmerged, file)
     with pytest.raises(ExportFailure, match="and has"):
         onnx_file.check_convolutions(product_of(unmerged.spec, subject=unmerged.network), file)
 
 
-def test_sides_that_nobody_proves_equal_stay_open() -> None:
+def test_sides_that_are_not_proven_equal_stay_open() -> None:
     exportable = product_of(tiny("convnext", reparam=[3, None, None, None]), is_merged=False)
     assert len(exportable.program.range_constraints) == 3, "batch, height and width"
     assert any("_assert_scalar" in str(node.target) for node in exportable.program.graph.nodes), "left to each call"
@@ -183,7 +183,7 @@ def test_sides_that_nobody_proves_equal_stay_open() -> None:
 
 def test_a_kernel_of_shared_weights_counts_with_its_full_side() -> None:
     network = build(tiny(kernel="peripheral", K=9))
-    assert [each.sides for each in onnx_file._of_network(network)].count((9, 9)) == 4
+    assert [convolution.sides for convolution in onnx_file._of_network(network)].count((9, 9)) == 4
 
 
 def test_everybody_may_read_the_files(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def _off(file: Path) -> None:
     import onnx
 
     model = onnx.load(file)
-    weight = next(each for each in model.graph.initializer if list(each.dims)[1:] == [1, 7, 7])
+    weight = next(initializer for initializer in model.graph.initializer if list(initializer.dims)[1:] == [1, 7, 7])
     values = onnx.numpy_helper.to_array(weight).copy()
     values[:, 0, 3, 3] += 0.1
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
@@ -322,7 +322,7 @@ def test_every_preset_has_an_architecture_or_a_reason(name: str) -> None:
     assert (FORMATS["timm"]().unsupported_reason(exportable) is None) is (spec.family == "replknet" or name in THEIRS)
 
 
-def test_an_export_of_random_weights_says_so(tmp_path: Path) -> None:
+def test_an_export_of_random_weights_is_marked(tmp_path: Path) -> None:
     spec = tiny()
     network = replace(subject_of(spec), origin=WeightsOrigin.RANDOM)
     written(product_of(spec, subject=network), tmp_path / "out", "safetensors")

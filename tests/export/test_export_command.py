@@ -47,7 +47,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return job.folder
 
 
-def test_a_preset_is_written_where_its_name_says(tmp_path: Path) -> None:
+def test_a_preset_is_written_to_the_folder_of_its_name(tmp_path: Path) -> None:
     result = called("export", "replknet_nano", "--format", "safetensors", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "the weights are random" in result.stderr and "model.safetensors" in result.stdout
@@ -98,16 +98,16 @@ def test_a_training_brings_its_recipe_and_the_figures_of_the_weights(
     result = exported(training, "--which", weights, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     text = card(tmp_path)
-    for each in (words, "recipe: a test", "epochs: 2 of 2", "n = 24 validation images of shapes", "| top-5 % |"):
-        assert each in text, each
+    for phrase in (words, "recipe: a test", "epochs: 2 of 2", "n = 24 validation images of shapes", "| top-5 % |"):
+        assert phrase in text, phrase
     operator = json.loads((training / "environments.json").read_text())[0]["environment"]["operator"]
     assert f"computed by: operator revision {operator}" in text and f"compared by: operator revision {operator}" in text
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["environment"]["operator"] == operator and record["environment"]["device"] == "cpu"
     last = json.loads((training / "epochs.jsonl").read_text().splitlines()[-1])
     if weights != "best":
-        found = last["val" if weights == "last" else "ema"]
-        assert f"| top-1 % | {found['top1']:.4g} |" in text and f"| loss | {found['loss']:.4g} |" in text
+        metrics = last["val" if weights == "last" else "ema"]
+        assert f"| top-1 % | {metrics['top1']:.4g} |" in text and f"| loss | {metrics['loss']:.4g} |" in text
     kept = load_network(str(training), which=weights)
     spec, model = load_weights(tmp_path / "out" / "model.safetensors")
     torch.testing.assert_close(model(noise(spec, 2)), kept.model(noise(spec, 2)), rtol=1e-4, atol=1e-4)
@@ -142,8 +142,8 @@ def test_imported_weights_keep_their_origin_and_its_licence(tmp_path: Path) -> N
     text = card(tmp_path)
     assert "imported from `official.pth`" in text and "SHA-256 of that file" in text
     assert "The license under which" in text and "made for images of 24 px" in text and "training form" in text
-    found = load_weights(tmp_path / "out" / "model.safetensors")[1].state_dict()
-    assert all(torch.equal(value, found[name]) for name, value in network.model.state_dict().items())
+    state_dict = load_weights(tmp_path / "out" / "model.safetensors")[1].state_dict()
+    assert all(torch.equal(value, state_dict[name]) for name, value in network.model.state_dict().items())
 
 
 def test_a_file_over_the_tolerance_ends_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

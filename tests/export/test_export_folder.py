@@ -74,7 +74,7 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
 # What cannot be exported
 
 
-def test_what_a_network_cannot_have_is_told() -> None:
+def test_what_a_network_cannot_have_is_reported() -> None:
     mobile = product_of(tiny("mobilenet_v2"))
     with pytest.raises(UserError, match="timm has no mobilenet_v2"):
         chosen_formats(mobile, ["timm"])
@@ -85,7 +85,7 @@ def test_what_a_network_cannot_have_is_told() -> None:
             chosen_formats(product_of(tiny("convnext", **fields)), ["timm"])
 
 
-def test_missing_packages_are_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(UserError, match="pip install onnxscript"):
         chosen_formats(product_of(tiny()), None)

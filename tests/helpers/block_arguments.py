@@ -32,14 +32,19 @@ def _blocks_of(module: str) -> dict[str, type[nn.Module]]:
     """The classes that a module defines and that have a cost, as `replknet.Stem`."""
     members = vars(importlib.import_module(module)).items()
     return {
-        f"{module.rpartition('.')[2]}.{name}": each
-        for name, each in members
-        if isinstance(each, type) and issubclass(each, nn.Module) and each.__module__ == module and "cost" in vars(each)
+        f"{module.rpartition('.')[2]}.{name}": member
+        for name, member in members
+        if isinstance(member, type)
+        and issubclass(member, nn.Module)
+        and member.__module__ == module
+        and "cost" in vars(member)
     }
 
 
 _FAMILIES = sorted({network.__module__ for network in NETWORKS.values()})
-_KINDS = sorted(each.name for each in pkgutil.iter_modules(large_kernels.__path__, f"{large_kernels.__name__}."))
+_KINDS = sorted(
+    module_info.name for module_info in pkgutil.iter_modules(large_kernels.__path__, f"{large_kernels.__name__}.")
+)
 BLOCKS = {name: block for module in (*_FAMILIES, *_KINDS) for name, block in _blocks_of(module).items()}
 """Every block of a family and every kind of large kernel."""
 

@@ -24,5 +24,5 @@ def claimed(folder: Path, **overrides: Any) -> Played:
 
 
 def claim_results(played: Played) -> tuple[ClaimResult, ...]:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         return evaluate_claims(played.file.study, open_space(played.file), reader.store)

@@ -47,7 +47,7 @@ class Api:
 
 
 def attributes(trial: Any) -> dict[str, str]:
-    return {each["key"]: each["value"] for each in trial["user_attrs"]}
+    return {attribute["key"]: attribute["value"] for attribute in trial["user_attrs"]}
 
 
 def is_feasible(trial: Any) -> bool:
@@ -57,7 +57,7 @@ def is_feasible(trial: Any) -> bool:
 
 @contextmanager
 def served(played: Played) -> Iterator[Api]:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         yield Api(dashboard_app(reader.store, {}), reader.optuna_id)
 
 

@@ -24,9 +24,9 @@ SIDE = 32
 def tiny(family: str = "replknet", **fields: Any) -> NetworkSpec:
     """Odd numbers of classes and of channels of the images; kernels beyond the smaller maps."""
     stages = FAMILIES[family].stages
-    known = {"family": family, "B": 1, "C": [8, 8, 12, 12][:stages] + [12] * (stages - 4), "K": 7}
+    defaults = {"family": family, "B": 1, "C": [8, 8, 12, 12][:stages] + [12] * (stages - 4), "K": 7}
     stride = {"stem_stride": FAMILIES[family].stem_strides[0], "in_channels": 1, "classes": 7}
-    return NetworkSpec.from_mapping(known | stride | fields)
+    return NetworkSpec.from_mapping(defaults | stride | fields)
 
 
 def subject_of(spec: NetworkSpec, *, is_merged: bool = False) -> LoadedNetwork:

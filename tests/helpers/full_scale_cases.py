@@ -47,7 +47,7 @@ def recipe_of(**changes: Any) -> ClassificationRecipe:
 def job_of(
     folder: Path, recipe: ClassificationRecipe | None = None, **fields: Any
 ) -> FullScaleJob[ClassificationRecipe]:
-    """A training of a tiny network, its data beside its folder."""
+    """A training of a tiny network; its data are in the parent of its folder."""
     recipe = recipe or recipe_of()
     spec = fields.pop("spec", None) or full_spec(recipe)
     return FullScaleJob(FullScaleRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
@@ -92,7 +92,7 @@ def _pictures(label: int, count: int, side: int) -> Iterator[Image.Image]:
 def full_row(folder: Path, **fields: Any) -> FullScaleRow:
     """A training as the results database has it."""
     run = job_of(folder).run
-    known: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "id": run.id,
         "name": "net",
         "spec": run.spec,
@@ -102,4 +102,4 @@ def full_row(folder: Path, **fields: Any) -> FullScaleRow:
         "folder": folder,
         "epochs": run.recipe.intervals,
     }
-    return FullScaleRow(**known | fields)
+    return FullScaleRow(**defaults | fields)

@@ -23,7 +23,7 @@ def last_state(folder: Path) -> dict[str, Any]:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two states are the same to the bit, times left out."""
+    """Whether two states are bitwise equal, except for times."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):

@@ -78,11 +78,11 @@ def test_second_derivatives() -> None:
     """Against those of PyTorch's operator, whose own are tested."""
     results = []
     for run in (_ours, _stock):
-        given = [t.detach().requires_grad_() for t in tensors(CASES["uneven padding"], torch.float32, "cpu")]
-        first = torch.autograd.grad(run(*given).pow(3).sum(), given, create_graph=True)
-        results.append([*first, *torch.autograd.grad(sum((g**2).sum() for g in first), given)])  # type: ignore[arg-type]
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-5 * theirs.abs().max().item())
+        inputs = [t.detach().requires_grad_() for t in tensors(CASES["uneven padding"], torch.float32, "cpu")]
+        first = torch.autograd.grad(run(*inputs).pow(3).sum(), inputs, create_graph=True)
+        results.append([*first, *torch.autograd.grad(sum((g**2).sum() for g in first), inputs)])  # type: ignore[arg-type]
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
 
 
 WINDOW = CASES["uneven padding"][2]
@@ -105,15 +105,15 @@ def test_the_operators_keep_the_rules_of_the_compiler() -> None:
 
 
 def test_compiles_without_a_graph_break() -> None:
-    given = tensors(CASES["dilation"], torch.float32, "cpu")
+    inputs = tensors(CASES["dilation"], torch.float32, "cpu")
     window = CASES["dilation"][2]
 
     def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return TRITON.run(x, weight, bias, window).tanh()
 
-    results = [(y := f(*given), *torch.autograd.grad(y.sum(), given)) for f in (run, _compiled(run))]
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    results = [(y := f(*inputs), *torch.autograd.grad(y.sum(), inputs)) for f in (run, _compiled(run))]
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def _compiled(run: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -36,7 +36,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty PostgreSQL schema, which stands for a database: making one of those takes a second."""
+    """The URL of an empty PostgreSQL schema, used in place of a database: creating a database takes a second."""
     schema = f"harness_{uuid.uuid4().hex[:12]}"
     url = make_url(postgres_server).set(drivername="postgresql+psycopg")
     with _administer(postgres_server) as connection:
@@ -49,9 +49,9 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a database in which schemas can be created."""
-    given = os.environ.get("HARNESS_TEST_POSTGRES")
-    if given:
-        yield given
+    configured_url = os.environ.get("HARNESS_TEST_POSTGRES")
+    if configured_url:
+        yield configured_url
         return
     programs = _programs()
     if programs is None:
@@ -74,8 +74,8 @@ class _Server:
 
 
 def _programs() -> Path | None:
-    found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    initdb_path = shutil.which("initdb")
+    folders = [Path(initdb_path).parent] if initdb_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
 
 

@@ -20,7 +20,9 @@ OWN: dict[str, st.SearchStrategy[Any]] = {
 
 
 @st.composite
-def kernels(draw: st.DrawFn, kinds: st.SearchStrategy[str] = ANY_KIND, own: dict[str, Any] | None = None) -> Kernel:
+def kernels(
+    draw: st.DrawFn, kinds: st.SearchStrategy[str] = ANY_KIND, kind_fields: dict[str, Any] | None = None
+) -> Kernel:
     """Any large kernel of any kind, or of these kinds; with these values of its kind's own fields."""
     name = draw(kinds)
     kind = KERNEL_KINDS[name]
@@ -29,7 +31,7 @@ def kernels(draw: st.DrawFn, kinds: st.SearchStrategy[str] = ANY_KIND, own: dict
         kind=name,
         dilation=draw(st.integers(kind.dilations[0], min(3, kind.dilations[1]))),
         depthwise=draw(st.booleans()) if kind.can_be_dense else True,
-        **({field: draw(OWN[field]) for field in kind.fields} if own is None else own),
+        **({field: draw(OWN[field]) for field in kind.fields} if kind_fields is None else kind_fields),
     )
     kernel = kernel._replace(k=draw(st.sampled_from(range(kind.least_k(kernel), kernel.k + 1, 2))))
     return kernel._replace(s=draw(st.sampled_from((None, *range(1, largest_small_kernel(kernel) + 1, 2)))))
@@ -44,8 +46,8 @@ def specs(draw: st.DrawFn) -> NetworkSpec:
         FAMILIES[family].stem_strides,
         FAMILIES[family].unsupported_fields,
     )
-    own = {field: draw(OWN[field]) for field in KERNEL_KINDS[name].fields}
-    drawn = [draw(kernels(st.just(name), own)) for _ in range(stages)]
+    kind_fields = {field: draw(OWN[field]) for field in KERNEL_KINDS[name].fields}
+    drawn = [draw(kernels(st.just(name), kind_fields)) for _ in range(stages)]
     widths = (8, 10, 12) if KERNEL_KINDS[name].least_width > 1 else (2, 4, 6, 8)
     return NetworkSpec(
         family=family,
@@ -63,7 +65,7 @@ def specs(draw: st.DrawFn) -> NetworkSpec:
         stem_stride=draw(st.sampled_from(stem_strides)),
         in_channels=draw(st.integers(1, 3)),
         classes=draw(st.integers(1, 5)),
-        **own,
+        **kind_fields,
     )
 
 

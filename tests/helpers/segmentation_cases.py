@@ -38,7 +38,7 @@ def segmentation_recipe(**changes: Any) -> SegmentationRecipe:
 def segmentation_job(
     folder: Path, recipe: SegmentationRecipe | None = None, **fields: Any
 ) -> FullScaleJob[SegmentationRecipe]:
-    """A training of a tiny network with a head, its data beside its folder."""
+    """A training of a tiny network with a head; its data are in the parent of its folder."""
     recipe = recipe or segmentation_recipe()
     spec = fields.pop("spec", None) or segmentation_spec(recipe)
     return FullScaleJob(FullScaleRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
@@ -83,8 +83,8 @@ def _labels(seed: int, height: int, width: int, values: tuple[int, int, int]) ->
 
 def _image(labels: NDArray[np.uint8]) -> Image.Image:
     """A colour for every value."""
-    colours = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
-    return Image.fromarray(colours[labels])
+    colors = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
+    return Image.fromarray(colors[labels])
 
 
 def _save(path: Path, image: Image.Image) -> None:

@@ -1,4 +1,4 @@
-"""Networks from timm's door, and images for them."""
+"""Networks from `timm.create_model`, and images for them."""
 
 from typing import Any
 

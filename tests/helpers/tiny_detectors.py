@@ -28,8 +28,10 @@ def tiny_detector(kind: str, spec: NetworkSpec | None = None, **heads: Any) -> F
         return FCOSDetector(FeaturePyramid(encoder, 64, "convolutions"), classes=CLASSES)
     if kind == "cascade_mask_rcnn":
         heads = {"body": "convolutions", "loss": "giou"} | heads
-    how = RoIHeadsConfig(CLASSES, **({"hidden": 64, "sampled": 16} | heads))
-    return RCNN(FeaturePyramid(encoder, 16, "pool"), how, cascade=SINGLE_STAGE if kind == "mask_rcnn" else CASCADE)
+    head_config = RoIHeadsConfig(CLASSES, **({"hidden": 64, "sampled": 16} | heads))
+    return RCNN(
+        FeaturePyramid(encoder, 16, "pool"), head_config, cascade=SINGLE_STAGE if kind == "mask_rcnn" else CASCADE
+    )
 
 
 def target(boxes: list[list[int]], labels: list[int], height: int = SIDE, width: int = SIDE) -> dict[str, Tensor]:

@@ -172,7 +172,7 @@ class Played:
     def __init__(self, folder: Path, **overrides: Any) -> None:
         self.path = write_study(folder, SCRIPTED, **overrides)
         self.file: StudyFile = load_study(self.path)
-        self.place = Workspace(folder / "results")
+        self.workspace = Workspace(folder / "results")
         self.executor: ScriptedExecutor | None = None
 
     def events(self, script: Script = well, *, slots: int = 1) -> Generator[tuple[StudyEvent, Progress, DrivenStudy]]:
@@ -183,7 +183,7 @@ class Played:
             return self.executor
 
         with ExitStack() as stack:
-            driven = stack.enter_context(open_for_driving(self.file, open_space(self.file), self.place, start))
+            driven = stack.enter_context(open_for_driving(self.file, open_space(self.file), self.workspace, start))
             for event in driven.driver.events():
                 yield event, driven.driver.progress(), driven
 
@@ -191,7 +191,7 @@ class Played:
         """Drive the study to its end and give its answer."""
         for _ in self.events(script):
             pass
-        with open_study_reader(self.path, self.place) as reader:
+        with open_study_reader(self.path, self.workspace) as reader:
             return study_results(self.file.study, reader.store, reader.trials, reader.size().ruled_out)
 
 

@@ -43,11 +43,11 @@ def read_sections(text: str) -> dict[str, list[Block]]:
     """The blocks of code of a page by the section's heading."""
     sections: dict[str, list[Block]] = {}
     blocks: list[Block] = []
-    for found in FENCE.finditer(text):
-        if found["heading"]:
-            blocks = sections.setdefault(found["heading"], [])
+    for match in FENCE.finditer(text):
+        if match["heading"]:
+            blocks = sections.setdefault(match["heading"], [])
         else:
-            blocks.append(Block(found["before"] or "", found["language"], found["body"]))
+            blocks.append(Block(match["before"] or "", match["language"], match["body"]))
     return {heading: blocks for heading, blocks in sections.items() if blocks}
 
 
@@ -108,10 +108,10 @@ def _play_session(text: str, scope: dict[str, object], name: str) -> Iterator[st
 
 
 def _play_commands(text: str) -> Iterator[str]:
-    for typed, wanted in re.findall(r"^\$ harness ([^\n]*)\n((?:(?!\$ )[^\n]*\n)*)", text, re.MULTILINE):
+    for typed, expected in re.findall(r"^\$ harness ([^\n]*)\n((?:(?!\$ )[^\n]*\n)*)", text, re.MULTILINE):
         printed = _output_of(shlex.split(typed))
-        if not doctest.OutputChecker().check_output(wanted, printed, LOOSELY):
-            yield f"$ harness {typed}\nexpected:\n{wanted}printed:\n{printed}"
+        if not doctest.OutputChecker().check_output(expected, printed, LOOSELY):
+            yield f"$ harness {typed}\nexpected:\n{expected}printed:\n{printed}"
 
 
 def _output_of(arguments: list[str]) -> str:

@@ -30,8 +30,8 @@ def impulse_response(layer: nn.Module, channels: int, side: int) -> np.ndarray:
     x = torch.zeros(1, channels, side, side, dtype=torch.float64)
     nothing = layer(x)
     x[..., side // 2, side // 2] = 1
-    found: np.ndarray = (layer(x) - nothing).abs().sum((0, 1)).numpy()
-    return found[::-1, ::-1]  # a convolution of ours is a correlation
+    response: np.ndarray = (layer(x) - nothing).abs().sum((0, 1)).numpy()
+    return response[::-1, ::-1]  # a convolution of ours is a correlation
 
 
 @pytest.mark.parametrize("kind", KERNEL_KINDS)
@@ -67,7 +67,7 @@ def test_the_map_before_the_merge_is_the_large_kernel_behind_its_norm() -> None:
     branch = model.stages[2].blocks[0].large_kernel.lkb_origin  # type: ignore[union-attr, index]
     scale = branch.bn.weight / torch.sqrt(branch.bn.running_var + branch.bn.eps)
     expected = (branch.conv.weight * scale[:, None, None, None]).abs().sum((0, 1)).detach().numpy()
-    kernels = [each for each in large_kernels(model) if each.stage == 3]
+    kernels = [kernel for kernel in large_kernels(model) if kernel.stage == 3]
     assert kernels[0].before is not None
     np.testing.assert_allclose(kernels[0].before, expected, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Latency: alone on its device, with an interval, shared by equal networks, and believable beside busy workers."""
+"""Latency: alone on its device, with an interval, shared by equal networks, and reliable while workers are busy."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def subject(dataset: Dataset, spec: NetworkSpec, folder: Path | None = None, *, 
 
 
 @pytest.mark.parametrize("n", [6, 7, 30, 100, 300])
-def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n: int) -> None:
+def test_the_interval_of_a_median_has_its_nominal_coverage(n: int) -> None:
     left_out = median_rank(n)
     generator = torch.Generator().manual_seed(n)
     draws = torch.rand(4_000, n, generator=generator).exp().sort(dim=1).values
@@ -155,7 +155,7 @@ def test_networks_that_compute_otherwise_have_other_digests() -> None:
     assert network_digest(merge(build(tiny_spec(), seed=1))) == digests[0]
 
 
-def test_a_run_keeps_its_times_beside_the_data(tmp_path: Path) -> None:
+def test_a_run_keeps_its_times_next_to_the_data(tmp_path: Path) -> None:
     recipe = with_(epochs=0, measures=["throughput"])
     records = [list(run_job(Job(tiny_run(recipe=recipe, seed=s), tmp_path / "study"))) for s in (0, 1)]
     times = [{r.name: r.value for r in run if isinstance(r, Measured) and "_ms" in r.name} for run in records]
@@ -177,7 +177,7 @@ def test_a_study_that_compares_times_is_known(metrics: list[str], is_about_times
     assert compares_times(metrics) == is_about_times
 
 
-def test_the_driver_says_whether_times_are_compared(tmp_path: Path) -> None:
+def test_the_driver_decides_whether_times_are_compared(tmp_path: Path) -> None:
     for name, objective in (("a", {"top1": "maximize"}), ("b", {"latency_ms_p50": "minimize"})):
         (tmp_path / name).mkdir()
         study = Played(tmp_path / name, objectives=objective, search={"seeds": 1})
@@ -226,7 +226,7 @@ def test_tables_and_json_have_one_latency_with_interval_and_n(tmp_path: Path) ->
     assert (values["latency_ms_n"], values["latency_is_quiet"]) == (40, True)
 
 
-# Beside busy workers
+# While workers are busy
 
 
 @pytest.fixture
@@ -257,18 +257,18 @@ def undisturbed(trained: TrainedRun) -> float:
 
 
 def medians(subjects: dict[int, TrainedRun], repeats: int) -> dict[int, list[float]]:
-    found: dict[int, list[float]] = {k: [] for k in subjects}
+    medians_ms: dict[int, list[float]] = {k: [] for k in subjects}
     for _ in range(repeats):
-        for k, each in subjects.items():
-            found[k].append(undisturbed(each))
-    return found
+        for k, trained_run in subjects.items():
+            medians_ms[k].append(undisturbed(trained_run))
+    return medians_ms
 
 
 @pytest.mark.alone
 def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_small(
     busy: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    """The medians beside the workers keep to 5 percent of the quiet ones, in their level and in their spread.
+    """The medians with busy workers keep to 5 percent of the quiet ones, in their level and in their spread.
 
     Up to ten attempts, since other programs of this machine do not use the slot. A failed attempt counts only where the
     quiet measurements, without our workers, keep to the same 5 percent themselves.
@@ -283,7 +283,7 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
         time.sleep(0.1)
     problems = []
     for _ in range(10):
-        beside = medians(subjects, 4)
+        with_workers = medians(subjects, 4)
         with measuring() as alone:  # so that none of them is stopped while it holds the slot
             assert alone.is_quiet
             for worker in busy:
@@ -293,15 +293,15 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
         finally:
             for worker in busy:
                 worker.send_signal(signal.SIGCONT)
-        quiet = {k: statistics.median(each) for k, each in calm.items()}
-        is_ordered = all(a < b for a, b in zip(beside[3], beside[31], strict=True))
-        spreads = {k: statistics.stdev(each) / quiet[k] for k, each in beside.items()}
-        shifts = {k: statistics.median(each) / quiet[k] - 1 for k, each in beside.items()}
-        print(beside, quiet, spreads, shifts)
+        quiet = {k: statistics.median(medians_ms) for k, medians_ms in calm.items()}
+        is_ordered = all(a < b for a, b in zip(with_workers[3], with_workers[31], strict=True))
+        spreads = {k: statistics.stdev(medians_ms) / quiet[k] for k, medians_ms in with_workers.items()}
+        shifts = {k: statistics.median(medians_ms) / quiet[k] - 1 for k, medians_ms in with_workers.items()}
+        print(with_workers, quiet, spreads, shifts)
         if is_ordered and all(spreads[k] < 0.05 and abs(shifts[k]) < 0.05 for k in spreads):
             return
-        if all(statistics.stdev(each) < 0.05 * quiet[k] for k, each in calm.items()):
-            problems.append((beside, quiet, spreads, shifts))
+        if all(statistics.stdev(medians_ms) < 0.05 * quiet[k] for k, medians_ms in calm.items()):
+            problems.append((with_workers, quiet, spreads, shifts))
     if len(problems) < 3:
         pytest.skip("other programs disturb this machine: quiet measurements spread by more than 5 percent, too")
     pytest.fail(f"in no attempt of ten: {problems}")

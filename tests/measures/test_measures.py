@@ -48,7 +48,7 @@ def figures(measure: str, trained: TrainedRun) -> dict[str, float]:
 # The tables
 
 
-def test_the_recipe_knows_the_names_of_the_table() -> None:
+def test_the_recipe_accepts_the_names_of_the_table() -> None:
     (names,) = get_args(ProxyRecipe.model_fields["measures"].annotation)
     assert sorted(get_args(names)) == sorted(ON_DEMAND_MEASURES) == sorted(MEASURES)
     assert not ALWAYS_MEASURES.keys() & ON_DEMAND_MEASURES.keys()
@@ -144,7 +144,7 @@ def test_a_larger_network_has_less_throughput(dataset: Dataset) -> None:
     assert 0 < large < small
 
 
-def test_too_little_memory_for_a_batch_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_for_a_batch_is_reported(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "time_interleaved", lambda *_: {"merged": None})
     with pytest.raises(OutOfMemory, match="32 images at once"):
         figures("throughput", trained(dataset))

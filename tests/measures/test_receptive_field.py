@@ -107,15 +107,15 @@ MAPS = arrays(
 
 @given(MAPS)
 def test_squares_are_the_smallest_that_hold_more(map: Map) -> None:
-    found = radii(map)
-    assert bool(found) == bool(map.any())
+    reaches = radii(map)
+    assert bool(reaches) == bool(map.any())
     scaled = map / (map.max() or 1.0)
-    for t, reach in found.items():
+    for t, reach in reaches.items():
         share = t / 100 * scaled.sum()
         assert square(scaled, reach) > share * (1 - 1e-12)
         assert reach == 0 or square(scaled, reach - 1) <= share * (1 + 1e-12)
         assert 0 < area_fraction(reach, *map.shape) <= 1
-    assert list(found.values()) == sorted(found.values())
+    assert list(reaches.values()) == sorted(reaches.values())
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 9), (6, 11), (1, 1)])
@@ -201,11 +201,11 @@ def test_every_family_has_fields_and_is_left_alone(name: str) -> None:
 def test_the_number_of_images_at_once_changes_nothing() -> None:
     model, images = build(PRESETS["replknet_nano"], seed=0).double(), torch.randn(5, 3, 32, 32).double()
     whole = raw(model, images)
-    told: list[int] = []
+    counts: list[int] = []
     for batch in (1, 2, 5):
         np.testing.assert_allclose(raw(model, images, batch=batch), whole, rtol=1e-9, atol=1e-12 * whole.max())
-    receptive_fields(model, images, batch=2, tell=told.append)
-    assert told == [2, 4, 5]
+    receptive_fields(model, images, batch=2, tell=counts.append)
+    assert counts == [2, 4, 5]
 
 
 def test_both_forms_see_alike() -> None:
@@ -217,14 +217,14 @@ def test_both_forms_see_alike() -> None:
 
 def test_larger_kernels_see_farther() -> None:
     images = torch.rand(2, 1, 128, 128)
-    found = []
+    shares = []
     for k in (3, 5, 13):
         model = build(tiny_spec(K=k), seed=0)
         for parameter in model.parameters():
             parameter.data.abs_()  # as with trained networks, no contributions that cancel by chance
         field = receptive_fields(model, images)["paper"]
-        found.append([area_shares(map) for map in (field.raw, field.log)])
-    for small, large in pairwise(found):
+        shares.append([area_shares(map) for map in (field.raw, field.log)])
+    for small, large in pairwise(shares):
         assert all(a[t] <= b[t] for a, b in zip(small, large, strict=True) for t in SHARES)
         assert all(a[50] < b[50] for a, b in zip(small, large, strict=True))
 
@@ -232,7 +232,7 @@ def test_larger_kernels_see_farther() -> None:
 # The measure
 
 
-def test_the_measure_yields_what_the_definition_says(tmp_path: Path) -> None:
+def test_the_measure_yields_what_the_definition_states(tmp_path: Path) -> None:
     model, dataset = build(tiny_spec(K=5), seed=0), load(RECIPE, tmp_path, 0)
     trained = TrainedRun(model, dataset, RECIPE, torch.device("cpu"))
     metrics = dict(erf(trained))
@@ -256,8 +256,10 @@ def test_images_are_larger_than_in_training_up_to_a_bound() -> None:
 def test_images_are_taken_in_turns_from_all_classes(labels: list[int], count: int) -> None:
     chosen = balanced_indices(np.array(labels, np.int64), count)
     assert len(chosen) == min(count, len(labels)) and list(chosen) == sorted(set(chosen))
-    taken = {label: [i for i in chosen if labels[i] == label] for label in set(labels)}
-    for label, found in taken.items():
-        assert found == [i for i, each in enumerate(labels) if each == label][: len(found)], "the first of the class"
-        is_used_up = len(found) == labels.count(label)
-        assert is_used_up or len(found) >= max(map(len, taken.values())) - 1
+    by_label = {label: [i for i in chosen if labels[i] == label] for label in set(labels)}
+    for label, indices in by_label.items():
+        assert indices == [i for i, other_label in enumerate(labels) if other_label == label][: len(indices)], (
+            "the first of the class"
+        )
+        is_used_up = len(indices) == labels.count(label)
+        assert is_used_up or len(indices) >= max(map(len, by_label.values())) - 1

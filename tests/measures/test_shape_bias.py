@@ -77,7 +77,7 @@ def test_answers_of_a_third_class_are_no_decisions() -> None:
 
 
 def test_decisions_are_counted_by_hand() -> None:
-    answers, shapes, cues = (np.array(each) for each in ([0, 1, 2, 1, 3], [0, 0, 0, 1, 2], [1, 1, 1, 1, 0]))
+    answers, shapes, cues = (np.array(labels) for labels in ([0, 1, 2, 1, 3], [0, 0, 0, 1, 2], [1, 1, 1, 1, 0]))
     decisions = count_decisions(answers, shapes, cues)
     assert (decisions.images, decisions.shape, decisions.cue, decisions.total) == (
         4,
@@ -108,7 +108,7 @@ def test_a_runs_share_is_shown_with_its_interval() -> None:
 # The sixteen classes
 
 
-def test_the_members_are_what_their_class_says() -> None:
+def test_the_members_belong_to_their_class() -> None:
     info = timm.data.ImageNetInfo()
     named = {name: [info.index_to_description(i) for i in members] for name, members in SIXTEEN_CLASS_MEMBERS.items()}
     words = {
@@ -134,7 +134,7 @@ def test_the_members_are_what_their_class_says() -> None:
 
 
 def test_no_class_of_imagenet_is_of_two_of_the_sixteen() -> None:
-    members = [i for each in SIXTEEN_CLASS_MEMBERS.values() for i in each]
+    members = [i for class_members in SIXTEEN_CLASS_MEMBERS.values() for i in class_members]
     assert len(members) == len(set(members)) == 207 and max(members) < IMAGENET_CLASSES
     assert len(SIXTEEN_CLASSES) == 16 and list(SIXTEEN_CLASSES) == sorted(SIXTEEN_CLASSES)
     assert [len(SIXTEEN_CLASS_MEMBERS[name]) for name in ("bird", "dog")] == [49, 109]
@@ -149,7 +149,7 @@ def test_the_probability_of_a_class_is_the_mean_over_its_members() -> None:
 # A folder of stimuli: red tells the shape, green the texture
 
 
-class ColourReader(nn.Module):
+class ColorReader(nn.Module):
     """For ImageNet-1K: answers with the class that the red or the green of an image tells."""
 
     def __init__(self, cue: int) -> None:
@@ -163,9 +163,9 @@ class ColourReader(nn.Module):
 
 
 def paint(folder: Path, name: str, shape: str, texture: str) -> None:
-    colour = (10 * SIXTEEN_CLASSES.index(shape), 10 * SIXTEEN_CLASSES.index(texture), 0)
+    color = (10 * SIXTEEN_CLASSES.index(shape), 10 * SIXTEEN_CLASSES.index(texture), 0)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (SIDE, SIDE), colour).save(folder / name)
+    Image.new("RGB", (SIDE, SIDE), color).save(folder / name)
 
 
 @pytest.fixture
@@ -191,14 +191,14 @@ def subject(model: nn.Module, **fields: object) -> LoadedNetwork:
 
 
 def decided(cue: int, folder: Path) -> CueConflictResult:
-    return classify_stimuli(subject(ColourReader(cue)), folder, SIDE)
+    return classify_stimuli(subject(ColorReader(cue)), folder, SIDE)
 
 
 def test_stimuli_are_found_by_their_names(folder: Path) -> None:
-    found = find_stimuli(folder)
-    pairs = {(SIXTEEN_CLASSES[stimulus.shape], SIXTEEN_CLASSES[stimulus.texture]) for stimulus in found.conflicts}
-    assert len(found.conflicts) == 6 and ("dog", "bird") in pairs and ("boat", "car") in pairs
-    assert found.agreeing == 1 and [path.name for path in found.misnamed] == ["cat4_bicycle1.png"]
+    stimuli = find_stimuli(folder)
+    pairs = {(SIXTEEN_CLASSES[stimulus.shape], SIXTEEN_CLASSES[stimulus.texture]) for stimulus in stimuli.conflicts}
+    assert len(stimuli.conflicts) == 6 and ("dog", "bird") in pairs and ("boat", "car") in pairs
+    assert stimuli.agreeing == 1 and [path.name for path in stimuli.misnamed] == ["cat4_bicycle1.png"]
 
 
 @pytest.mark.parametrize(("cue", "share"), [(SHAPE, 100.0), (TEXTURE, 0.0)])
@@ -210,9 +210,9 @@ def test_a_network_for_imagenet_decides_on_stimuli(cue: int, share: float, folde
 
 
 def test_the_mean_of_classes_weighs_them_alike(folder: Path) -> None:
-    class Both(ColourReader):
+    class Both(ColorReader):
         def forward(self, x: Tensor) -> Tensor:
-            shape, texture = ColourReader(SHAPE)(x), ColourReader(TEXTURE)(x)
+            shape, texture = ColorReader(SHAPE)(x), ColorReader(TEXTURE)(x)
             is_cat = shape.argmax(1) == SIXTEEN_CLASS_MEMBERS["cat"][-1]
             return torch.where(is_cat[:, None], shape, texture)
 
@@ -269,12 +269,14 @@ def test_the_verb_prints_a_table_and_json(weights: Path, folder: Path, tmp_path:
     values = json.loads(called(*arguments, "--json", cwd=tmp_path).stdout)
     assert values["left_out"] == {"misnamed": 1, "without_conflict": 1, "unreadable": 1}
     assert values["images"] == 5 and list(values["classes"]) == list(SIXTEEN_CLASSES)
-    assert values["shape_decisions"] == sum(each["shape_decisions"] for each in values["classes"].values())
+    assert values["shape_decisions"] == sum(
+        class_result["shape_decisions"] for class_result in values["classes"].values()
+    )
     assert len(values["published"]) == len(SHAPE_BIAS) == 7
     assert values["environment"]["operator"] and values["environment"]["operator"] in result.stdout
 
 
-def test_the_verb_refuses_in_words(weights: Path, folder: Path, tmp_path: Path) -> None:
+def test_the_command_refuses_with_a_message(weights: Path, folder: Path, tmp_path: Path) -> None:
     nowhere = called("shape-bias", weights, "--stimuli", tmp_path / "nowhere", cwd=tmp_path)
     assert nowhere.returncode == 2 and "existing folder" in nowhere.stderr
     untrained = called("shape-bias", "replknet_31b", "--stimuli", folder, cwd=tmp_path)

@@ -43,11 +43,11 @@ def test_every_block_has_the_same_members_in_the_same_order(name: str) -> None:
 @pytest.mark.parametrize("name", BLOCKS)
 def test_cost_takes_arguments_of_the_constructor(name: str) -> None:
     block: Any = BLOCKS[name]
-    priced, taken = (inspect.signature(f).parameters for f in (block.cost, block))
-    assert list(priced)[:2] == ["h", "w"]
-    names = [argument for argument in taken if argument in priced]
-    assert list(priced)[2:] == names
-    assert all(priced[argument].default == taken[argument].default for argument in names)
+    cost_parameters, block_parameters = (inspect.signature(f).parameters for f in (block.cost, block))
+    assert list(cost_parameters)[:2] == ["h", "w"]
+    names = [argument for argument in block_parameters if argument in cost_parameters]
+    assert list(cost_parameters)[2:] == names
+    assert all(cost_parameters[argument].default == block_parameters[argument].default for argument in names)
 
 
 @pytest.mark.parametrize("name", BLOCKS)

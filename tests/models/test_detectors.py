@@ -60,11 +60,11 @@ def proposals(count: int = 60) -> list[Tensor]:
 
 def targets() -> Targets:
     """As the heads have them: the ground is class 0."""
-    own = [target([[4, 4, 24, 20], [20, 22, 44, 40]], [0, 2]), target([[10, 8, 30, 36]], [1])]
-    return [target | {"labels": target["labels"] + 1} for target in own]
+    image_targets = [target([[4, 4, 24, 20], [20, 22, 44, 40]], [0, 2]), target([[10, 8, 30, 36]], [1])]
+    return [target | {"labels": target["labels"] + 1} for target in image_targets]
 
 
-# The pyramid, and where its pixels stand
+# The pyramid, and the positions of its pixels
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,10 @@ def test_levels_above_the_network(above: ExtraLevels, strides: list[int]) -> Non
     pyramid = pyramid_of(above)
     maps = pyramid(torch.randn(1, 3, 128, 64))
     assert pyramid.strides == strides
-    assert [tuple(each.shape[2:]) for each in maps.values()] == [(128 // stride, 64 // stride) for stride in strides]
-    assert {each.shape[1] for each in maps.values()} == {16}
+    assert [tuple(feature_map.shape[2:]) for feature_map in maps.values()] == [
+        (128 // stride, 64 // stride) for stride in strides
+    ]
+    assert {feature_map.shape[1] for feature_map in maps.values()} == {16}
 
 
 def test_anchors_have_the_strides_that_the_maps_have() -> None:
@@ -92,13 +94,13 @@ def test_anchors_have_the_strides_that_the_maps_have() -> None:
 
 def test_boxes_are_looked_at_where_they_are_whatever_the_image_was_padded_to() -> None:
     pyramid = pyramid_of()
-    looks = RoIPooler(pyramid, 1)
+    pool = RoIPooler(pyramid, 1)
     maps = {"4": torch.arange(16.0).view(1, 1, 4, 4), "8": torch.zeros(1, 1, 2, 2), "16": torch.zeros(1, 1, 1, 1)}
     boxes = [torch.tensor([[2.0, 2.0, 10.0, 10.0]])]
-    assert looks(maps, boxes, [(9, 9)]).item() == looks(maps, boxes, [(16, 16)]).item() == pytest.approx(7.5)
+    assert pool(maps, boxes, [(9, 9)]).item() == pool(maps, boxes, [(16, 16)]).item() == pytest.approx(7.5)
 
 
-def test_images_of_several_sizes_stand_in_the_corner_of_one() -> None:
+def test_images_of_several_sizes_are_placed_in_the_corner_of_one() -> None:
     small, large = torch.ones(3, 33, 20), torch.ones(3, 30, 70)
     padded, same = PadToBatch(torch.channels_last)([small, large], [{}, {}])
     assert padded.tensors.shape == (2, 3, 64, 96) and padded.image_sizes == [(33, 20), (30, 70)]
@@ -113,19 +115,19 @@ def test_images_of_several_sizes_stand_in_the_corner_of_one() -> None:
 def test_every_weight_learns_from_images_of_several_sizes(kind: str) -> None:
     model = tiny_detector(kind)
     images = [torch.randn(3, 33, 47), torch.randn(3, 48, 40)]
-    seen = [target([[5, 6, 30, 30], [20, 2, 40, 20]], [2, 0], 33, 47), target([], [], 48, 40)]
-    losses = model(images, seen)
+    image_targets = [target([[5, 6, 30, 30], [20, 2, 40, 20]], [2, 0], 33, 47), target([], [], 48, 40)]
+    losses = model(images, image_targets)
     torch.autograd.backward(torch.stack(list(losses.values())).sum())
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
     with torch.no_grad():
-        found = model.eval()(images)
-    assert len(found) == 2
-    for each, (height, width) in zip(found, [(33, 47), (48, 40)], strict=True):
-        assert each["boxes"].min() >= 0 if len(each["boxes"]) else True
-        assert (each["boxes"] <= torch.tensor([width, height] * 2)).all()
-        assert set(each["labels"].tolist()) <= set(range(CLASSES))
-        assert ("masks" in each) == (kind != "fcos")
+        predictions = model.eval()(images)
+    assert len(predictions) == 2
+    for prediction, (height, width) in zip(predictions, [(33, 47), (48, 40)], strict=True):
+        assert prediction["boxes"].min() >= 0 if len(prediction["boxes"]) else True
+        assert (prediction["boxes"] <= torch.tensor([width, height] * 2)).all()
+        assert set(prediction["labels"].tolist()) <= set(range(CLASSES))
+        assert ("masks" in prediction) == (kind != "fcos")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,9 +143,11 @@ def test_losses_and_boxes_are_float32_in_mixed_precision(kind: str) -> None:
     model = tiny_detector(kind)
     with torch.autocast("cpu", torch.bfloat16):
         losses = model(images, detections)
-        found = model.eval()(images)
+        predictions = model.eval()(images)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    assert {value.dtype for each in found for name, value in each.items() if name != "labels"} == {torch.float32}
+    assert {value.dtype for prediction in predictions for name, value in prediction.items() if name != "labels"} == {
+        torch.float32
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,7 +166,7 @@ def test_merging_last_changes_nothing_that_is_found(kind: str) -> None:
     merged = merge(model)
     assert len(list(merged.parameters())) < len(list(model.parameters()))
     with torch.no_grad():
-        maps = (each.backbone(images.double()).values() for each in (model, merged))
+        maps = (detector.backbone(images.double()).values() for detector in (model, merged))
         for one, other in zip(*maps, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -194,19 +198,19 @@ def test_one_stage_is_what_torchvision_has(masks: bool) -> None:
     maps, (stage,) = maps_of(pyramid), head.roi_stages
     nn.init.normal_(stage.box_predictor.bbox_pred.weight, std=0.1)
     torch.manual_seed(3)
-    _, own = head(maps, proposals(), SIZES, targets())
+    _, losses = head(maps, proposals(), SIZES, targets())
     torch.manual_seed(3)
-    _, theirs = RoIHeads.forward(stage, maps, proposals(), SIZES, targets())
+    _, expected_losses = RoIHeads.forward(stage, maps, proposals(), SIZES, targets())
     names = {"classifier_0": "loss_classifier", "boxes_0": "loss_box_reg", "masks_0": "loss_mask"}
-    assert own == {name: theirs[names[name]] for name in own} and len(own) == len(theirs)
+    assert losses == {name: expected_losses[names[name]] for name in losses} and len(losses) == len(expected_losses)
 
     head.eval()
     with torch.no_grad():
-        found, _ = head(maps, proposals(), SIZES)
+        predictions, _ = head(maps, proposals(), SIZES)
         expected, _ = RoIHeads.forward(stage, maps, proposals(), SIZES)
-    for each, other in zip(found, expected, strict=True):
-        assert each.keys() == other.keys() and len(each["boxes"]) > 0
-        for name, value in each.items():
+    for prediction, other in zip(predictions, expected, strict=True):
+        assert prediction.keys() == other.keys() and len(prediction["boxes"]) > 0
+        for name, value in prediction.items():
             torch.testing.assert_close(value, other[name], rtol=1e-5, atol=1e-6)
 
 
@@ -217,17 +221,19 @@ def test_every_stage_takes_for_figures_what_overlaps_enough() -> None:
     head, _ = cascade()
     figure = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     near = torch.tensor([[0.0, 0.0, 10.0, 10 * overlap] for overlap in (0.45, 0.55, 0.65, 0.75)])
-    taken = [stage.assign_targets_to_proposals([near], [figure], [torch.tensor([2])])[1] for stage in head.roi_stages]
-    assert [each[0].tolist() for each in taken] == [[0, 2, 2, 2], [0, 0, 2, 2], [0, 0, 0, 2]]
+    assigned = [
+        stage.assign_targets_to_proposals([near], [figure], [torch.tensor([2])])[1] for stage in head.roi_stages
+    ]
+    assert [stage_labels[0].tolist() for stage_labels in assigned] == [[0, 2, 2, 2], [0, 0, 2, 2], [0, 0, 0, 2]]
 
 
 def test_later_stages_move_boxes_by_smaller_steps() -> None:
     head, _ = cascade()
     box, figure = [torch.tensor([[0.0, 0.0, 10.0, 10.0]])], [torch.tensor([[1.0, 0.0, 11.0, 12.0]])]
-    wanted = torch.cat([stage.box_coder.encode(figure, box)[0] for stage in head.roi_stages])
-    assert wanted[:, 0].tolist() == pytest.approx([0.1 / 0.1, 0.1 / 0.05, 0.1 / 0.033], rel=1e-5)
+    deltas = torch.cat([stage.box_coder.encode(figure, box)[0] for stage in head.roi_stages])
+    assert deltas[:, 0].tolist() == pytest.approx([0.1 / 0.1, 0.1 / 0.05, 0.1 / 0.033], rel=1e-5)
     grown = torch.tensor(1.2).log().item()
-    assert wanted[:, 3].tolist() == pytest.approx([grown / 0.2, grown / 0.1, grown / 0.066], rel=1e-5)
+    assert deltas[:, 3].tolist() == pytest.approx([grown / 0.2, grown / 0.1, grown / 0.066], rel=1e-5)
 
 
 def test_boxes_are_moved_as_their_class_is_and_cut_at_the_border() -> None:
@@ -242,16 +248,16 @@ def test_boxes_are_moved_as_their_class_is_and_cut_at_the_border() -> None:
     torch.testing.assert_close(output, ends.clamp(0, SIDE), rtol=1e-4, atol=1e-4)
 
 
-def test_a_sample_goes_on_without_the_figures_own_boxes() -> None:
+def test_a_sample_is_passed_on_without_the_figures_own_boxes() -> None:
     head, _ = cascade()
-    given = targets()
-    boxes = [torch.cat([start, target["boxes"]]) for start, target in zip(proposals(5), given, strict=True)]
+    image_targets = targets()
+    boxes = [torch.cat([start, target["boxes"]]) for start, target in zip(proposals(5), image_targets, strict=True)]
     labels = [torch.zeros(len(tensor), dtype=torch.int64) for tensor in boxes]
     count = sum(map(len, boxes))
     logits = torch.zeros(count, 1 + CLASSES)
     logits[:, 2] = 1
     still = torch.zeros(count, 4 * (1 + CLASSES))
-    kept = apply_deltas_to_sample(head.roi_stages[0], StageSample(boxes, labels, logits, still), SIZES, given)
+    kept = apply_deltas_to_sample(head.roi_stages[0], StageSample(boxes, labels, logits, still), SIZES, image_targets)
     for tensor, start in zip(kept, proposals(5), strict=True):
         torch.testing.assert_close(tensor, start)
 
@@ -261,13 +267,13 @@ def test_stages_count_by_their_weights() -> None:
     even = copy.deepcopy(head)
     even.cascade = tuple(stage._replace(loss_weight=1.0) for stage in head.cascade)
     gradients = []
-    for each in (head, even):
+    for cascade_head in (head, even):
         torch.manual_seed(0)
-        _, losses = each(maps, proposals(), SIZES, targets())
+        _, losses = cascade_head(maps, proposals(), SIZES, targets())
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
-        gradients.append([stage.box_predictor.cls_score.weight.grad for stage in each.roi_stages])
-    for weight, own, whole in zip((1.0, 0.5, 0.25), *gradients, strict=True):
-        torch.testing.assert_close(own, weight * whole)
+        gradients.append([stage.box_predictor.cls_score.weight.grad for stage in cascade_head.roi_stages])
+    for weight, weighted_gradient, gradient in zip((1.0, 0.5, 0.25), *gradients, strict=True):
+        torch.testing.assert_close(weighted_gradient, weight * gradient)
 
 
 def test_stages_do_not_learn_through_the_boxes_that_they_hand_on() -> None:
@@ -284,11 +290,11 @@ def test_classes_are_the_mean_opinion_of_all_stages() -> None:
         nn.init.zeros_(stage.box_predictor.cls_score.weight)
         stage.box_predictor.cls_score.bias.data = opinion.log()
     with torch.no_grad():
-        found, _ = head.eval()(maps, proposals(), SIZES)
+        predictions, _ = head.eval()(maps, proposals(), SIZES)
     mean = opinions.mean(0)
-    for each in found:
-        assert len(each["scores"]) > 0
-        torch.testing.assert_close(each["scores"], mean[each["labels"]])
+    for prediction in predictions:
+        assert len(prediction["scores"]) > 0
+        torch.testing.assert_close(prediction["scores"], mean[prediction["labels"]])
 
 
 def test_one_way_to_move_boxes_for_all_classes() -> None:
@@ -303,13 +309,13 @@ def test_one_way_to_move_boxes_for_all_classes() -> None:
 def test_boxes_that_are_off_cost_by_what_they_have_in_common_with_their_figure() -> None:
     stage = RCNNStage(pyramid_of(), RoIHeadsConfig(CLASSES, hidden=8, loss="giou", masks=False))
     box, figure = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[0.0, 0.0, 10.0, 20.0]])
-    wanted = stage.box_coder.encode([figure], [box])
+    target_deltas = stage.box_coder.encode([figure], [box])
     labels = [torch.tensor([1])]
     still = torch.zeros(1, 4 * (1 + CLASSES))
-    assert stage._overlap_loss(still, [box], labels, wanted).item() == pytest.approx(10 * 0.5, rel=1e-4)
+    assert stage._overlap_loss(still, [box], labels, target_deltas).item() == pytest.approx(10 * 0.5, rel=1e-4)
     right = still.clone()
-    right[:, 4:8] = wanted[0]
-    assert stage._overlap_loss(right, [box], labels, wanted).item() == pytest.approx(0, abs=1e-4)
+    right[:, 4:8] = target_deltas[0]
+    assert stage._overlap_loss(right, [box], labels, target_deltas).item() == pytest.approx(0, abs=1e-4)
 
 
 # Learning by heart
@@ -322,7 +328,7 @@ def test_boxes_that_are_off_cost_by_what_they_have_in_common_with_their_figure()
 def test_a_few_images_are_learnt_by_heart(kind: str, steps: int, lr: float) -> None:
     model, (images, detections) = tiny_detector(kind), lit_rectangles(3)
     fit(model, images, detections, steps=steps, lr=lr)
-    metrics = by_heart(model, images, detections)
+    metrics = training_metrics(model, images, detections)
     assert metrics["ap75"] > 95 and metrics["ap"] > 75, metrics
     if kind != "fcos":
         assert metrics["mask_ap75"] > 95, metrics
@@ -332,17 +338,19 @@ def test_a_few_images_are_learnt_by_heart(kind: str, steps: int, lr: float) -> N
 def test_a_cascade_learns_by_heart_and_every_stage_comes_nearer() -> None:
     model, (images, detections) = tiny_detector("cascade_mask_rcnn", body="fully_connected"), lit_rectangles(3)
     fit(model, images, detections, steps=100, lr=5e-3)
-    metrics = by_heart(model, images, detections)
+    metrics = training_metrics(model, images, detections)
     assert metrics["ap75"] > 95 and metrics["ap"] > 70 and metrics["mask_ap75"] > 95, metrics
     overlaps = list(overlaps_by_stage(model, images, detections))
     assert overlaps == sorted(overlaps) and overlaps[-1] > overlaps[0] + 0.1, overlaps
 
 
-def by_heart(model: nn.Module, images: Tensor, detections: Targets) -> dict[str, float]:
+def training_metrics(model: nn.Module, images: Tensor, detections: Targets) -> dict[str, float]:
     with torch.no_grad():
-        found = [to_image_coordinates(each, (SIDE, SIDE), (SIDE, SIDE)) for each in model.eval()(images)]
-    masks = all(each.masks is not None for each in found)
-    return dict(detection_metrics(found, truth_of(detections), ("a", "b", "c"), masks=masks))
+        predicted = [
+            to_image_coordinates(prediction, (SIDE, SIDE), (SIDE, SIDE)) for prediction in model.eval()(images)
+        ]
+    masks = all(prediction.masks is not None for prediction in predicted)
+    return dict(detection_metrics(predicted, truth_of(detections), ("a", "b", "c"), masks=masks))
 
 
 @torch.no_grad()

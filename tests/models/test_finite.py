@@ -133,9 +133,9 @@ def examined(*models: nn.Module) -> AccuracyResult:
     preprocessing = Preprocessing(16, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
     forms = dict(zip(("training", "merged"), models, strict=False))
     records: Iterator[Any] = measure_accuracy(forms, InMemoryImages(dataset().val), preprocessing, CPU, loaders=0)
-    found = list(records)[-1]
-    assert isinstance(found, AccuracyResult)
-    return found
+    accuracy = list(records)[-1]
+    assert isinstance(accuracy, AccuracyResult)
+    return accuracy
 
 
 def test_an_examination_ends_at_the_first_logit_that_is_none() -> None:
@@ -147,7 +147,7 @@ def test_an_examination_ends_at_the_first_logit_that_is_none() -> None:
             examined(network(), network(value))
 
 
-def test_equal_logits_and_constant_answers_are_told() -> None:
+def test_equal_logits_and_constant_answers_are_reported() -> None:
     model = network()
     for parameter in head_of(model).parameters():
         nn.init.zeros_(parameter)
@@ -180,7 +180,7 @@ class _Maps(nn.Module):
 
 
 @pytest.mark.parametrize("values", [(NAN, 1.0), (1.0, NAN)])
-def test_a_difference_that_is_nan_stays_nan_wherever_it_stands(values: tuple[float, ...]) -> None:
+def test_a_difference_that_is_nan_stays_nan_at_any_position(values: tuple[float, ...]) -> None:
     one, other = nn.ModuleDict({"n": _Maps(1.0, 1.0)}), nn.ModuleDict({"n": _Maps(*values)})
     assert np.isnan(feature_difference(one, other, "n"))
 

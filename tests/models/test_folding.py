@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers beside them: the network computes the same, and counts as the paper counts."""
+"""Batch norms folded into adjacent layers: the network computes the same, and its cost is counted as in the paper."""
 
 from typing import Any
 

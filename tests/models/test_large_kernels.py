@@ -141,11 +141,16 @@ def test_the_width_of_bands(c: int, ratio: float, n: int) -> None:
 )
 def test_where_a_small_kernel_has_a_place(kernel: Kernel, largest: int) -> None:
     assert largest_small_kernel(kernel) == largest
-    beside: dict[str, Any] = {"k": kernel.k, "kind": kernel.kind, "dilation": kernel.dilation, "stripe": kernel.stripe}
-    assert fits_small_kernel(None, **beside)
-    assert [s for s in range(1, 15) if fits_small_kernel(s, **beside)] == list(range(1, largest + 1))
-    assert not fits_small_kernel(1, **beside | {"kind": ["plain"]})
-    assert not fits_small_kernel(1, **beside | {"k": "7"})
+    kernel_values: dict[str, Any] = {
+        "k": kernel.k,
+        "kind": kernel.kind,
+        "dilation": kernel.dilation,
+        "stripe": kernel.stripe,
+    }
+    assert fits_small_kernel(None, **kernel_values)
+    assert [s for s in range(1, 15) if fits_small_kernel(s, **kernel_values)] == list(range(1, largest + 1))
+    assert not fits_small_kernel(1, **kernel_values | {"kind": ["plain"]})
+    assert not fits_small_kernel(1, **kernel_values | {"k": "7"})
 
 
 def _conv_bn(branch: nn.Module, x: Tensor) -> Tensor:
@@ -316,9 +321,9 @@ def test_kernels_far_larger_than_the_map_merge_exactly(kind: str, data: st.DataO
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_networks_with_held_strides_merge_exactly(kind: str) -> None:
     kernel = EVERY_KIND[kind]
-    own = {name: getattr(kernel, name) for name in KERNEL_KINDS[kind].fields}
+    kind_fields = {name: getattr(kernel, name) for name in KERNEL_KINDS[kind].fields}
     values = {"B": 1, "C": 8, "K": kernel.k, "reparam": kernel.s, "dilation": kernel.dilation, "classes": 3}
-    network = build(NetworkSpec.from_mapping(values | {"kernel": kind} | own), seed=0)
+    network = build(NetworkSpec.from_mapping(values | {"kernel": kind} | kind_fields), seed=0)
     assert isinstance(network, RepLKNet)
     set_output_stride(network, [4, 8, 16, 32], 8)
     _trained(network)

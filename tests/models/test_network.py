@@ -141,14 +141,14 @@ def _assert_merge_is_exact(spec: NetworkSpec, size: tuple[int, int], seed: int) 
 
 
 def _assert_one_network(spec: NetworkSpec, size: tuple[int, int]) -> None:
-    """The spec as it is written and its identity, built as they stand, compute the same from the same numbers."""
-    written, known = (NETWORKS[spec.family](each).double().eval() for each in (spec, spec.identity()))
-    randomize(written, seed=1)
-    known.load_state_dict(dict(zip(known.state_dict(), written.state_dict().values(), strict=True)))
+    """The spec as it is written and its identity, built unchanged, compute the same from the same weights."""
+    as_written, identity = (NETWORKS[spec.family](variant).double().eval() for variant in (spec, spec.identity()))
+    randomize(as_written, seed=1)
+    identity.load_state_dict(dict(zip(identity.state_dict(), as_written.state_dict().values(), strict=True)))
     images = _images(spec.in_channels, size)
     with torch.no_grad():
-        torch.testing.assert_close(known(images), written(images), rtol=1e-10, atol=1e-10)
-    assert list(build(spec).state_dict()) == list(known.state_dict())
+        torch.testing.assert_close(identity(images), as_written(images), rtol=1e-10, atol=1e-10)
+    assert list(build(spec).state_dict()) == list(identity.state_dict())
     assert network_cost(spec, 64, merged=False) == network_cost(spec.identity(), 64, merged=False)
 
 
@@ -233,7 +233,7 @@ def test_every_parameter_gets_a_finite_gradient(shortcut: bool, layout: Any) -> 
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-def test_one_training_step_is_the_same_to_the_bit() -> None:
+def test_one_training_step_is_bitwise_the_same() -> None:
     def step() -> list[Tensor]:
         network = build(PRESETS["replknet_nano"], seed=3).to(memory_format=torch.channels_last)
         images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -80,8 +80,8 @@ def test_an_encoder_gives_the_last_map_of_every_stride(
     x = torch.randn(2, 1, 64, 64)
     image, nothing, *maps = encoder(x)
     assert torch.equal(image, x) and nothing.shape[1] == 0
-    assert [each.shape[1] for each in (image, nothing, *maps)] == encoder.out_channels
-    assert [64 // each.shape[2] for each in maps] == list(strides)
+    assert [features.shape[1] for features in (image, nothing, *maps)] == encoder.out_channels
+    assert [64 // features.shape[2] for features in maps] == list(strides)
 
 
 def test_recipes_take_every_head() -> None:

@@ -143,7 +143,7 @@ def test_any_value_in_any_field_is_a_network_or_a_spec_error(field: str, value: 
         assert NetworkSpec.from_mapping(spec.canonical()) == spec
 
 
-def test_one_value_stands_for_all_stages() -> None:
+def test_one_value_applies_to_all_stages() -> None:
     spec = NetworkSpec.from_mapping(PLAIN | {"reparam": 5})
     assert (spec.B, spec.C, spec.K, spec.reparam) == ((1,) * 4, (8,) * 4, (7,) * 4, (5,) * 4)
 
@@ -168,7 +168,7 @@ def test_spellings_of_one_network_have_one_fingerprint() -> None:
 
 def test_each_field_that_changes_the_network_changes_the_fingerprint() -> None:
     assert set(OTHER) == set(FIELDS) - {"family"}, "a new field needs a value here"
-    networks = [PLAIN, *(PLAIN | beside for beside in COUNTS_IN.values())]
+    networks = [PLAIN, *(PLAIN | fields for fields in COUNTS_IN.values())]
     networks += [PLAIN | COUNTS_IN.get(name, {}) | {name: value} for name, value in OTHER.items()]
     prints = [NetworkSpec.from_mapping(network).fingerprint() for network in networks]
     assert len(set(prints)) == len(networks)
@@ -187,7 +187,7 @@ SPELLINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kernel": "sequential", "dilation": 2, "K": 5}, {"kernel": "sequential", "dilation": 2, "K": 7}),
     ({"family": "convnext", "kernel": "peripheral", "reparam": 5}, {"family": "convnext", "reparam": 5}),
 ]
-"""Two ways each to write one network, beside `PLAIN`."""
+"""Pairs of ways to write one network, as changes of `PLAIN`."""
 
 DIFFERENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kernel": "peripheral", "K": [7, 7, 7, 9]}, {"K": [7, 7, 7, 9]}),
@@ -226,8 +226,8 @@ def test_presets_are_different_networks() -> None:
 
 def test_fingerprint_is_the_same_in_another_process() -> None:
     program = "from harness.models.spec.presets import PRESETS; print(PRESETS['replknet_31b'].fingerprint())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == PRESETS["replknet_31b"].fingerprint()
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == PRESETS["replknet_31b"].fingerprint()
 
 
 def test_fingerprint_stays_for_ever() -> None:

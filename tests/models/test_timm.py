@@ -28,7 +28,7 @@ PROXIES = ["replknet_nano", "replknet_tiny"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_preset_is_what_its_description_says(name: str) -> None:
+def test_a_preset_matches_its_description(name: str) -> None:
     with torch.device("meta"):
         model = create(name).eval()
         ours = build(PRESETS[name])
@@ -50,7 +50,7 @@ def test_a_preset_is_what_its_description_says(name: str) -> None:
     ("name", "fields"), [("replknet_nano", {}), ("replknet_31b", SMALL)], ids=["nano", "31b-small"]
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["default", "channels-last"])
-def test_logits_and_gradients_are_those_of_our_network_to_the_bit(name: str, fields: Any, layout: Any) -> None:
+def test_logits_and_gradients_are_bitwise_those_of_our_network(name: str, fields: Any, layout: Any) -> None:
     theirs = create(name, drop_path_rate=0.2, **fields).to(memory_format=layout)
     ours = build(PRESETS[name].replace(drop_path=0.2, **fields)).to(memory_format=layout)
     randomize(theirs, seed=1)
@@ -186,7 +186,7 @@ def test_a_step_as_timms_training_script_makes_it() -> None:
     assert average.module.eval()(images()).shape == (2, 10)
 
 
-def test_weights_are_not_hosted_and_timm_says_so() -> None:
+def test_weights_are_not_hosted_and_timm_reports_it() -> None:
     assert not timm.list_models("replknet_*", pretrained=True)
     with pytest.raises(RuntimeError, match="No pretrained weights exist for replknet_nano"):
         create(pretrained=True)

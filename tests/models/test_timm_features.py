@@ -66,8 +66,8 @@ def test_features_only(feature_cls: str, out_indices: Any) -> None:
     model = create(features_only=True, out_indices=out_indices, feature_cls=feature_cls).eval()
     inner = {"getter": "model", "hook": "body", "fx": "graph_module"}[feature_cls]
     getattr(model, inner).load_state_dict(full.state_dict(), strict=False)
-    taken = range(4 - out_indices, 4) if isinstance(out_indices, int) else [i % 4 for i in out_indices]
-    expected = [full.features(x)[i] for i in taken]
+    chosen_indices = range(4 - out_indices, 4) if isinstance(out_indices, int) else [i % 4 for i in out_indices]
+    expected = [full.features(x)[i] for i in chosen_indices]
     assert all(map(torch.equal, model(x), expected)) and len(model(x)) == len(expected)
     assert model.feature_info.channels() == [m.shape[1] for m in expected]
     assert "num_classes" not in model.pretrained_cfg
@@ -89,12 +89,12 @@ def test_a_held_stride_is_the_same_network_on_a_denser_map(output_stride: int, m
     x = images(side=96, dtype=torch.float64)
     reductions = [info["reduction"] for info in held.feature_info]
     assert reductions == [min(r, output_stride) for r in (4, 8, 16, 32)]
-    for own, dense, stride, reduction in zip(
+    for features, dense, stride, reduction in zip(
         full.features(x), held.features(x), (4, 8, 16, 32), reductions, strict=True
     ):
         assert dense.shape[-1] == 96 // reduction
         every = stride // reduction
-        torch.testing.assert_close(dense[..., ::every, ::every], own, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(dense[..., ::every, ::every], features, rtol=1e-9, atol=1e-9)
 
 
 def test_a_stride_that_no_stage_has_is_an_error() -> None:

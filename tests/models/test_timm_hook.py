@@ -1,4 +1,4 @@
-"""The presets are in timm whichever is imported first, and the hook that sees to it is noticed by nobody else."""
+"""The presets are in timm whichever is imported first, and the import hook for it has no other effect."""
 
 import subprocess
 import sys
@@ -92,7 +92,7 @@ def test_a_timm_that_fails_fails_as_it_does_and_may_be_tried_again(tmp_path: Pat
     assert output.splitlines() == ["broken", "False harness.models.timm.hook"]
 
 
-def test_a_timm_without_what_is_needed_stays_usable_and_says_so(tmp_path: Path) -> None:
+def test_a_timm_without_what_is_needed_stays_usable_and_warns(tmp_path: Path) -> None:
     (tmp_path / "timm.py").write_text("answer = 42")
     code = (
         "import sys, warnings; sys.path.insert(0, '.'); import harness\n"
@@ -104,7 +104,7 @@ def test_a_timm_without_what_is_needed_stays_usable_and_says_so(tmp_path: Path) 
 
 
 @pytest.mark.long
-def test_a_script_that_knows_nothing_of_the_harness_finds_the_presets(tmp_path: Path) -> None:
+def test_a_script_that_does_not_import_the_harness_finds_the_presets(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("value = 7")
     (tmp_path / "train.py").write_text(
         "import sys, beside, timm\n"

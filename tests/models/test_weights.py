@@ -1,4 +1,4 @@
-"""Weights in files: the released checkpoints' layout in and out to the bit, and a clear error for each thing wrong."""
+"""Weights in files: the released checkpoints' layout is read and written bitwise, and each fault has a clear error."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def assert_equal(entries: dict[str, Tensor], state: dict[str, Tensor]) -> None:
 
 @FORMS
 @pytest.mark.parametrize("classes", [10, 7])
-def test_there_and_back_is_equal_to_the_bit(tmp_path: Path, merged: bool, classes: int) -> None:
+def test_there_and_back_is_bitwise_equal(tmp_path: Path, merged: bool, classes: int) -> None:
     state = state_of(NANO.replace(classes=classes), merged=merged)
     released = saved(tmp_path / "nano.pth", state)
     kept, back = tmp_path / "deep" / "nano.safetensors", tmp_path / "back.pth"
@@ -66,13 +66,13 @@ def test_there_and_back_is_equal_to_the_bit(tmp_path: Path, merged: bool, classe
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["back.pth", "nano.pth", "nano.safetensors"]
 
 
-def test_the_metadata_say_which_network_which_form_and_from_where(tmp_path: Path) -> None:
+def test_the_metadata_state_which_network_which_form_and_from_where(tmp_path: Path) -> None:
     released = saved(tmp_path / "nano.pth", state_of(NANO, merged=True))
     import_weights(released, tmp_path / "nano.safetensors", NANO)
-    said = metadata_of(tmp_path / "nano.safetensors")
-    assert NetworkSpec.from_mapping(json.loads(said["spec"])) == NANO
-    assert (said["form"], said["source"], said["harness"]) == ("merged", "nano.pth", __version__)
-    assert len(said["source_sha256"]) == 64
+    metadata = metadata_of(tmp_path / "nano.safetensors")
+    assert NetworkSpec.from_mapping(json.loads(metadata["spec"])) == NANO
+    assert (metadata["form"], metadata["source"], metadata["harness"]) == ("merged", "nano.pth", __version__)
+    assert len(metadata["source_sha256"]) == 64
 
 
 @pytest.mark.parametrize(
@@ -297,14 +297,14 @@ def test_the_verb_goes_there_and_back(tmp_path: Path) -> None:
     saved(tmp_path / "x.pth", state)
     (tmp_path / "nano.yaml").write_text(dump_network_spec(NANO))
     for network in ("replknet_nano", "nano.yaml"):
-        done = called("weights", "import", "x.pth", "--network", network, "--output", "x.safetensors", cwd=tmp_path)
+        result = called("weights", "import", "x.pth", "--network", network, "--output", "x.safetensors", cwd=tmp_path)
         output = f"x.safetensors: {len(state)} entries, training form, 10 classes\n"
-        assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
-    done = called("weights", "export", "x.safetensors", "--output", "y.pth", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+        assert (result.returncode, result.stdout, result.stderr) == (0, output, "")
+    result = called("weights", "export", "x.safetensors", "--output", "y.pth", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     assert_equal(torch.load(tmp_path / "y.pth", weights_only=True), state)
-    done = called("weights", "import", "x.safetensors", "--output", "z.safetensors", cwd=tmp_path)
-    assert done.returncode == 0
+    result = called("weights", "import", "x.safetensors", "--output", "z.safetensors", cwd=tmp_path)
+    assert result.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_the_verb_goes_there_and_back(tmp_path: Path) -> None:
 def test_what_the_verb_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     saved(tmp_path / "x.pth", state_of(NANO))
     (tmp_path / "study.yaml").write_text("study: x\nbase: replknet_nano\naxes: {K: [3]}\n")
-    done = called("weights", *arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and words in done.stderr
+    result = called("weights", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and words in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["study.yaml", "x.pth"]

@@ -19,7 +19,7 @@ from weights_files import SPEC, A, assert_equal, error_of, saved
 
 from harness.models.weights import read_weights
 
-# What lies beside the weights
+# What a file contains besides weights
 
 
 class Config:
@@ -157,7 +157,7 @@ def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
     assert "TorchScript" in error_of(tmp_path / "x.pth")
 
 
-def test_safetensors_that_are_cut_short_say_so(tmp_path: Path) -> None:
+def test_safetensors_that_are_cut_short_are_reported(tmp_path: Path) -> None:
     save_file(A, tmp_path / "x.safetensors")
     data = (tmp_path / "x.safetensors").read_bytes()
     (tmp_path / "x.safetensors").write_bytes(data[:-1000])

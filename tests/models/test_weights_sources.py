@@ -169,11 +169,11 @@ def test_an_index_is_read_with_all_its_files(tmp_path: Path) -> None:
     index = shards(tmp_path)
     assert_equal(read_weights(index, SPEC).entries, A)
     halves = [dict(list(A.items())[::2]), dict(list(A.items())[1::2])]
-    where: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for i, part in enumerate(halves):
         torch.save(part, tmp_path / f"pytorch_model-{i}.bin")
-        where |= dict.fromkeys(part, f"pytorch_model-{i}.bin")
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
+        weight_map |= dict.fromkeys(part, f"pytorch_model-{i}.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert_equal(read_weights(tmp_path / "pytorch_model.bin.index.json", SPEC).entries, A)
 
 
@@ -236,7 +236,7 @@ def test_the_command_states_what_it_took(tmp_path: Path) -> None:
     state = build(NANO, seed=1).state_dict()
     saved(tmp_path, {"model": state, "model_ema": {name: value + 1 for name, value in state.items()}})
     command = ("weights", "import", "x.pth", "--network", "replknet_nano", "--output", "y.safetensors")
-    done = called(*command, cwd=tmp_path)
-    assert done.returncode == 0 and "taken: `model_ema`, the moving average" in done.stdout, done.stderr
-    done = called(*command, "--entry", "model", cwd=tmp_path)
-    assert done.returncode == 0 and "not taken: `model_ema`" in done.stdout, done.stderr
+    result = called(*command, cwd=tmp_path)
+    assert result.returncode == 0 and "taken: `model_ema`, the moving average" in result.stdout, result.stderr
+    result = called(*command, "--entry", "model", cwd=tmp_path)
+    assert result.returncode == 0 and "not taken: `model_ema`" in result.stdout, result.stderr

@@ -191,11 +191,11 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_would_take_too_much_memory_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def hog(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    def memory_hungry(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         seen.append(type(x))
         return STOCK.run(x, weight, bias, window) + x.new_empty(1 << 40)[0]
 
-    add(monkeypatch, "hog", hog)
+    add(monkeypatch, "hog", memory_hungry)
     assert "hog" not in time_algorithms(call(), ["stock", "hog"]).ms
     assert seen and Tensor not in seen
 
@@ -226,7 +226,7 @@ def test_peak_bytes_counts_what_is_held_at_one_time() -> None:
     [b"", b"{", b"[]", b"\xff\x00", b'{"calls": 3}', b'{"calls": {"KIND": {"winner": "stock"}}}', b"[" * 100_000],
     ids=lambda content: repr(content[:40]),
 )
-def test_a_damaged_file_is_ignored_and_written_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_ignored_and_replaced(tmp_path: Path, content: bytes) -> None:
     one = call()
     winners = AutotuneCache(tmp_path, CPU)
     winners.path.write_bytes(content.replace(b"KIND", one.kind().encode()))
@@ -237,7 +237,7 @@ def test_a_damaged_file_is_ignored_and_written_anew(tmp_path: Path, content: byt
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_winner_that_cannot_take_the_call_is_measured_anew(tmp_path: Path) -> None:
+def test_a_winner_that_cannot_take_the_call_is_measured_again(tmp_path: Path) -> None:
     one = call()
     plant(tmp_path, one, "an algorithm of old")
     assert Tuner(tmp_path).winner(one) in one.candidates()
@@ -271,10 +271,10 @@ def test_several_processes_at_once_lose_nothing_and_agree(tmp_path: Path) -> Non
         subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(me)], stdout=subprocess.PIPE, text=True)
         for me in range(2)
     ]
-    said = {process.communicate(timeout=300)[0] for process in started}
+    outputs = {process.communicate(timeout=300)[0] for process in started}
     kinds = {f"{me} {i}" for me in range(2) for i in range(10)} | {"common"}
     assert set(json.loads(AutotuneCache(tmp_path, CPU).path.read_text())["calls"]) == kinds
-    assert len(said) == 1 and "1.0" in said.pop()
+    assert len(outputs) == 1 and "1.0" in outputs.pop()
 
 
 def test_calls_of_another_kind_are_measured_on_their_own() -> None:

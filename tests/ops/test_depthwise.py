@@ -34,8 +34,8 @@ def _compare(ours: Tensor, stock: Tensor, tensors: list[Tensor], tolerance: floa
     torch.testing.assert_close(ours, stock, rtol=0, atol=tolerance * (1 + _largest(stock)))
     upstream = torch.randn(stock.shape, generator=torch.Generator().manual_seed(0), dtype=stock.dtype)
     grads = torch.autograd.grad(ours, tensors, upstream), torch.autograd.grad(stock, tensors, upstream)
-    for mine, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance * (1 + _largest(theirs)))
+    for actual, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * (1 + _largest(expected)))
 
 
 def _largest(x: Tensor) -> float:
@@ -44,7 +44,7 @@ def _largest(x: Tensor) -> float:
 
 @st.composite
 def windows(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], Window]:
-    """A map, a kernel and a window with room for at least one output."""
+    """A map, a kernel and a window that have at least one output."""
     size, kernel = draw(pairs), draw(pairs)
     stride = draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))
     dilation = draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))

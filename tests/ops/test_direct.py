@@ -1,4 +1,4 @@
-"""The direct convolution: any division of its work gives the same, and PyTorch knows its operators."""
+"""The direct convolution: any division of its work gives the same, and its operators are registered with PyTorch."""
 
 from collections.abc import Iterator
 
@@ -40,8 +40,8 @@ def test_however_many_threads_the_sums_are_the_same(n: int, lanes: int, threads:
     ours = DIRECT.run(x, weight, None, WINDOW)
     torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12, msg=f"{threads} threads")
     grads = (torch.autograd.grad(y, (x, weight), upstream) for y in (ours, exact))
-    for mine, true in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, true, rtol=1e-12, atol=1e-12)
+    for actual, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("width", [*range(1, 9), 12, 13, 14, 16, 31])

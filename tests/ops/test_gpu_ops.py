@@ -81,25 +81,25 @@ def test_every_cut_compiles_and_gives_the_same(side: int, dtype: torch.dtype) ->
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_equal_calls_give_equal_bits(dtype: torch.dtype) -> None:
-    given = tensors(((4, 2, 24, 24), (13, 13), Window.of(1, 6, 1)), dtype, "cuda")
+    inputs = tensors(((4, 2, 24, 24), (13, 13), Window.of(1, 6, 1)), dtype, "cuda")
     results = []
     for _ in range(3):
-        y = TRITON.run(given[0], given[1], given[2], Window.of(1, 6, 1))
-        results.append((y, *torch.autograd.grad(y.float().square().sum(), given)))
+        y = TRITON.run(inputs[0], inputs[1], inputs[2], Window.of(1, 6, 1))
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), inputs)))
     assert all(torch.equal(a, b) for again in results[1:] for a, b in zip(results[0], again, strict=True))
 
 
 @pytest.mark.usefixtures("exact_float32")
 def test_second_derivatives() -> None:
-    given = tensors(CASES["uneven padding"], torch.float32, "cuda")
+    inputs = tensors(CASES["uneven padding"], torch.float32, "cuda")
     window = CASES["uneven padding"][2]
     results = []
-    for mine in (True, False):
-        x, weight, bias = given
-        y = TRITON.run(x, weight, bias, window) if mine else F.conv2d(x, weight, bias, 1, window.padding, groups=2)
-        first = torch.autograd.grad(y.pow(3).sum(), given, create_graph=True)
+    for is_triton in (True, False):
+        x, weight, bias = inputs
+        y = TRITON.run(x, weight, bias, window) if is_triton else F.conv2d(x, weight, bias, 1, window.padding, groups=2)
+        first = torch.autograd.grad(y.pow(3).sum(), inputs, create_graph=True)
         total = torch.stack([(g**2).sum() for g in first]).sum()
-        results.append([*first, *torch.autograd.grad(total, given)])
+        results.append([*first, *torch.autograd.grad(total, inputs)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * b.abs().max().item())
 
@@ -114,8 +114,8 @@ def test_the_default_path_compiles_without_a_graph_break(is_autocast: bool) -> N
             y = run(x)
         results.append((y, *torch.autograd.grad(y.float().square().sum(), [x, *module.parameters()])))
     assert results[0][0].dtype == (torch.bfloat16 if is_autocast else torch.float32)
-    for mine, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-2 * theirs.abs().max().item())
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ MATRICES = ["fft", "toeplitz", "three_way", "direct"]
 def tensors(shape: tuple[int, ...], kernel: tuple[int, int], dtype: torch.dtype = torch.float64) -> Arguments:
     g = torch.Generator().manual_seed(sum(shape) + 100 * sum(kernel))
     shapes = (shape, (shape[1], 1, *kernel), (shape[1],))
-    x, weight, bias = (torch.randn(each, generator=g, dtype=dtype).requires_grad_() for each in shapes)
+    x, weight, bias = (torch.randn(tensor_shape, generator=g, dtype=dtype).requires_grad_() for tensor_shape in shapes)
     return x, weight, bias
 
 
@@ -129,7 +129,7 @@ def test_the_product_of_spectra_compiles_in_one_graph(dynamic: bool) -> None:
         with torch.inference_mode():
             layer(x)
         gradients = [
-            torch.autograd.grad(each(x).square().sum(), (x, *layer.parameters())) for each in (compiled, layer)
+            torch.autograd.grad(module(x).square().sum(), (x, *layer.parameters())) for module in (compiled, layer)
         ]
         torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
     torch.compiler.reset()

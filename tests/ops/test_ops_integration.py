@@ -67,7 +67,7 @@ def test_compiles_in_one_graph(dynamic: bool) -> None:
     for n in (2, 3, 5):
         x = torch.randn(n, 4, 12, 12, requires_grad=True)
         gradients = [
-            torch.autograd.grad(each(x).square().sum(), (x, *model.parameters())) for each in (compiled, model)
+            torch.autograd.grad(module(x).square().sum(), (x, *model.parameters())) for module in (compiled, model)
         ]
         torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
 
@@ -99,7 +99,9 @@ def test_compiles_what_is_transformed(name: str, tensors: tuple[Tensor, Tensor, 
 def test_compiles_with_the_default_backend() -> None:
     model, x = DepthwiseConv2d(4, 13, padding=6), torch.randn(2, 4, 12, 12, requires_grad=True)
     compiled = torch.compile(model, fullgraph=True)
-    gradients = [torch.autograd.grad(each(x).square().sum(), (x, *model.parameters())) for each in (compiled, model)]
+    gradients = [
+        torch.autograd.grad(module(x).square().sum(), (x, *model.parameters())) for module in (compiled, model)
+    ]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
 
 
@@ -127,8 +129,8 @@ def test_functional_gradients_with_every_algorithm(name: str, tensors: tuple[Ten
     if not ALGORITHMS[name].fits(x, weight, WINDOW):
         pytest.skip("does not take this call")
 
-    def run(*given: Tensor) -> Tensor:
-        return ALGORITHMS[name].run(given[0], given[1], given[2], WINDOW)
+    def run(*inputs: Tensor) -> Tensor:
+        return ALGORITHMS[name].run(inputs[0], inputs[1], inputs[2], WINDOW)
 
     every = (0, 1, 2)
     close(torch.func.grad(loss(run), every)(x, weight, bias), torch.func.grad(loss(stock), every)(x, weight, bias))
@@ -178,7 +180,7 @@ def test_deterministic_algorithms_give_equal_bits(k: int) -> None:
         again = [torch.autograd.grad(model(x).square().sum(), (x, *model.parameters())) for _ in range(3)]
     finally:
         torch.use_deterministic_algorithms(False)
-    assert all(torch.equal(a, b) for each in again for a, b in zip(each, plain, strict=True))
+    assert all(torch.equal(a, b) for repeated in again for a, b in zip(repeated, plain, strict=True))
 
 
 # Several processes
@@ -310,7 +312,7 @@ def test_states_are_exchanged_with_a_convolution(bias: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"x": torch.zeros(4, 8, 8)}, r"x must be \(N, C, H, W\) .* but got \(4, 8, 8\) and \(4, 1, 3, 3\)\."),
         ({"weight": torch.zeros(5, 1, 3, 3)}, r"weight \(C, 1, KH, KW\), but got \(1, 4, 8, 8\) and \(5, 1, 3, 3\)\."),
@@ -330,10 +332,10 @@ def test_states_are_exchanged_with_a_convolution(bias: bool) -> None:
         ({"weight": torch.zeros(4, 1, 0, 3)}, r"must have a tap .* along the height there are 0 taps"),
     ],
 )
-def test_mistakes_are_named_with_rule_and_value(changed: dict[str, Any], said: str) -> None:
-    given = {"x": torch.zeros(1, 4, 8, 8), "weight": torch.zeros(4, 1, 3, 3)} | changed
-    with pytest.raises(ValueError, match=said):
-        depthwise_conv2d(**given)
+def test_mistakes_are_named_with_rule_and_value(changed: dict[str, Any], message: str) -> None:
+    arguments = {"x": torch.zeros(1, 4, 8, 8), "weight": torch.zeros(4, 1, 3, 3)} | changed
+    with pytest.raises(ValueError, match=message):
+        depthwise_conv2d(**arguments)
 
 
 def test_the_module_names_mistakes_when_it_is_made() -> None:

@@ -35,10 +35,10 @@ SHAPES = [
 @pytest.mark.skipif(not HAS_TRITON, reason="no Triton for this platform")
 def test_the_kernels_under_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(TESTS / "interpreted_kernels.py")]
-    done = subprocess.run(
+    result = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False, timeout=300
     )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
 def test_importing_the_operator_imports_no_triton() -> None:

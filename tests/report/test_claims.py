@@ -14,7 +14,7 @@ from harness.report.claims import claims_view
 def test_claims_are_shown_with_effect_interval_n_p_and_the_published_value(tmp_path: Path) -> None:
     played = claimed(tmp_path)
     results = played.answer(gains(K13=30))
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         from dataclasses import replace
 
         from rich.console import Group
@@ -29,16 +29,18 @@ def test_an_undecided_claim_is_shown_with_the_seeds_that_would_decide_it(tmp_pat
     played = claimed(tmp_path)
     for _ in played.events(gains(K13=0.3)):
         pass
-    result = called("show", played.path, "--results", played.place.results, cwd=tmp_path)
+    result = called("show", played.path, "--results", played.workspace.results, cwd=tmp_path)
     assert "undecided" in result.stdout and re.search(r"seeds would (decide|be needed)", result.stdout)
-    values = json.loads(called("show", played.path, "--results", played.place.results, "--json", cwd=tmp_path).stdout)
+    values = json.loads(
+        called("show", played.path, "--results", played.workspace.results, "--json", cwd=tmp_path).stdout
+    )
     (claim,) = values["claims"]
     assert claim["verdict"] == "undecided" and len(claim["values"]) == claim["n"] == 6
     first, second = claim["arms"]
     assert (first["choices"]["K"], first["weight"], second["weight"]) == ([13] * 4, 1, -1)
     assert first["seeds"] == second["seeds"] == claim["seeds"] == [0, 1, 2, 3, 4, 5]
     assert claim["values"] == [a - b for a, b in zip(first["values"], second["values"], strict=True)]
-    status = called("status", played.path, "--results", played.place.results, cwd=tmp_path)
+    status = called("status", played.path, "--results", played.workspace.results, cwd=tmp_path)
     assert "finished" in status.stdout and "claims          1 undecided" in status.stdout
 
 
@@ -46,6 +48,6 @@ def test_without_a_spread_the_number_of_seeds_needed_is_unknown(tmp_path: Path) 
     played = Played(tmp_path, claims=[CLAIM])
     for _ in played.events(well):  # its seeds make the same difference to both arms
         pass
-    result = called("show", played.path, "--results", played.place.results, cwd=tmp_path)
+    result = called("show", played.path, "--results", played.workspace.results, cwd=tmp_path)
     assert "3 seeds show no spread, so the number of seeds that would decide it is unknown." in result.stdout
     assert "more seeds are unlikely" not in result.stdout

@@ -45,7 +45,7 @@ def claimed(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """The answer of a study with every kind of claim."""
     played = Played(tmp_path_factory.mktemp("claimed"), claims=CLAIMS, search={"seeds": 4})
     played.answer(gains(K13=6))
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         return study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
 
 
@@ -60,14 +60,14 @@ def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return np.asarray(image.convert("RGB"))
 
 
-def has_colour(path: Path, colour: str) -> bool:
+def has_color(path: Path, color: str) -> bool:
     """Whether enough of a picture is of that colour to be more than the edge of something."""
-    distance = np.abs(pixels(path).astype(int) - np.round(255 * np.array(to_rgb(colour)))).max(axis=2)
+    distance = np.abs(pixels(path).astype(int) - np.round(255 * np.array(to_rgb(color)))).max(axis=2)
     return int((distance <= 6).sum()) > 30
 
 
 def texts(figure: Figure) -> dict[str, Any]:
-    """By text, where it stands on the page."""
+    """The bounding box of each text on the page."""
     figure.canvas.draw()
     shown = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_visible() and text.get_text()]
     return {f"{i}: {text.get_text()}": text.get_window_extent() for i, text in enumerate(shown)}
@@ -76,7 +76,7 @@ def texts(figure: Figure) -> dict[str, Any]:
 # From the summary alone
 
 
-def test_a_summary_is_drawn_beside_itself(claimed: StudyResults, tmp_path: Path) -> None:
+def test_a_summary_is_drawn_next_to_its_file(claimed: StudyResults, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_summary(tmp_path / name, claimed)
@@ -99,19 +99,19 @@ def test_what_is_read_back_is_what_was_judged(claimed: StudyResults, kept: Claim
 # Legible
 
 
-def test_the_page_says_all_and_nothing_lies_on_anything(kept: ClaimsSummary) -> None:
+def test_the_page_has_all_texts_and_none_overlap(kept: ClaimsSummary) -> None:
     figure = draw_claims_figure(kept)
-    found = texts(figure)
+    boxes = texts(figure)
     page = figure.bbox
     for words in ("question: 4 claims", "cpu (test, 1 thread)", "torch 2.15.0", "K=13-13-13-13 reparam=5", "n = 4"):
-        assert any(words in text for text in found), words
+        assert any(words in text for text in boxes), words
     for claim in kept.claims:
-        assert any(text.endswith(f": {claim.name}") for text in found)
-        assert any(claim.says in text.replace("\n", " ") for text in found)
-    assert any("1 in $2 (5 %)" in text.replace("\n", " ") for text in found)
-    for text, box in found.items():
+        assert any(text.endswith(f": {claim.name}") for text in boxes)
+        assert any(claim.says in text.replace("\n", " ") for text in boxes)
+    assert any("1 in $2 (5 %)" in text.replace("\n", " ") for text in boxes)
+    for text, box in boxes.items():
         assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, f"cut: {text}"
-    for (one, a), (other, b) in combinations(found.items(), 2):
+    for (one, a), (other, b) in combinations(boxes.items(), 2):
         assert not a.padded(-1).overlaps(b.padded(-1)), f"{one} | {other}"
 
 
@@ -128,11 +128,13 @@ def test_every_verdict_has_a_word_and_a_colour(kept: ClaimsSummary, verdict: Ver
     one = kept.claims[0].model_copy(update={"verdict": verdict})
     shown = kept.model_copy(update={"claims": (one,)})
     plot_claims(tmp_path / "one.png", shown)
-    assert has_colour(tmp_path / "one.png", VERDICT_MARKS[verdict][0])
+    assert has_color(tmp_path / "one.png", VERDICT_MARKS[verdict][0])
     others = [
-        VERDICT_MARKS[each][0] for each in Verdict if each not in (verdict, Verdict.UNDECIDED)
+        VERDICT_MARKS[other_verdict][0]
+        for other_verdict in Verdict
+        if other_verdict not in (verdict, Verdict.UNDECIDED)
     ]  # words are grey, too
-    assert not any(has_colour(tmp_path / "one.png", other) for other in others)
+    assert not any(has_color(tmp_path / "one.png", other) for other in others)
     assert any(text.endswith(f": {verdict}") for text in texts(draw_claims_figure(shown)))
 
 
@@ -185,7 +187,7 @@ def test_a_picture_that_fails_keeps_the_answer_and_is_drawn_the_next_time(
     assert {path.name for path in results.iterdir()} >= {*SUMMARY_FILES} and not (results / CLAIMS_PLOT_FILE).exists()
     again = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
     assert again.stderr == "" and "The claims as a picture: results/tiny/claims.png" in again.stdout
-    assert has_colour(results / CLAIMS_PLOT_FILE, VERDICT_MARKS[Verdict.SUPPORTED][0])
+    assert has_color(results / CLAIMS_PLOT_FILE, VERDICT_MARKS[Verdict.SUPPORTED][0])
     remove_summary(results)
     assert not {path.name for path in results.iterdir()} & {*SUMMARY_FILES, CLAIMS_PLOT_FILE}
 

@@ -50,9 +50,9 @@ def shown_study(folder: Path, **overrides: Any) -> Iterator[ServedStudy]:
         cwd=folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    said = process.stdout.readline()
-    assert said.startswith("question is shown at http://127.0.0.1:"), said
-    yield ServedStudy(study, said.split()[-1])
+    first_line = process.stdout.readline()
+    assert first_line.startswith("question is shown at http://127.0.0.1:"), first_line
+    yield ServedStudy(study, first_line.split()[-1])
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
@@ -103,12 +103,12 @@ def test_learning_curves_are_there(study: Any) -> None:
 
 
 def test_attributes_are_there(study: Any) -> None:
-    attributes = {each["key"]: each["value"] for each in study["trials"][4]["user_attrs"]}
+    attributes = {attribute["key"]: attribute["value"] for attribute in study["trials"][4]["user_attrs"]}
     assert int(attributes["params"]) > 400_000 and int(attributes["macs"]) > 40_000_000
     assert json.loads(attributes["seeds"]) == [0, 1, 2] and len(json.loads(attributes["runs"])) == 3
     assert attributes["device"] == "cpu (test, 1 thread)" and "torch" in attributes["versions"]
-    about = {each["key"]: each["value"] for each in study["user_attrs"]}
-    assert about["question"] == "How large?" and "maximize top1" in about["objective"]
+    study_attributes = {attribute["key"]: attribute["value"] for attribute in study["user_attrs"]}
+    assert study_attributes["question"] == "How large?" and "maximize top1" in study_attributes["objective"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_attributes_are_there(study: Any) -> None:
     [("DELETE", "studies/1"), ("POST", "studies"), ("POST", "studies/1/rename"), ("PUT", "studies/1/note")],
 )
 def test_nothing_can_be_changed(shown: ServedStudy, method: str, path: str) -> None:
-    database = Path(shown.study.place.database)
+    database = Path(shown.study.workspace.database)
     before = database.read_bytes()
     request = urllib.request.Request(f"{shown.root}/api/{path}", data=b"{}", method=method)
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -127,11 +127,11 @@ def test_nothing_can_be_changed(shown: ServedStudy, method: str, path: str) -> N
 
 
 def test_a_port_that_is_taken_is_an_error_with_a_remedy(shown: ServedStudy) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = harness("dashboard", "study.yaml", "--port", str(port), cwd=shown.study.path.parent)
-    assert done.returncode == 2 and str(port) in done.stderr and "--port" in done.stderr
-    assert "Traceback" not in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        result = harness("dashboard", "study.yaml", "--port", str(port), cwd=shown.study.path.parent)
+    assert result.returncode == 2 and str(port) in result.stderr and "--port" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture(scope="module")

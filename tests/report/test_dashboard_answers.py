@@ -33,10 +33,10 @@ def over_budget(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
 
 def test_the_best_is_the_best_within_the_budgets(over_budget: tuple[Path, Any, Api]) -> None:
     folder, study, _ = over_budget
-    said = best_of(folder)
+    summary = best_of(folder)
     (best,) = study["best_trials"]
-    assert best["number"] == said["best_trial"]
-    row = next(row for row in said["configurations"] if best["number"] in row["trials"])
+    assert best["number"] == summary["best_trial"]
+    row = next(row for row in summary["configurations"] if best["number"] in row["trials"])
     assert best["values"] == [pytest.approx(row["mean"])] and row["latency_ms_p50"] <= 8
 
 
@@ -82,8 +82,8 @@ def test_a_note_has_the_network_the_seeds_and_the_conditions(over_budget: tuple[
     note = study["best_trials"][0]["note"]["body"]
     for part in ("best of the study", "| stage 1 |", "| K |", "| all |", "latency_ms_p50", "n = 3", "cpu (test"):
         assert part in note
-    over = next(trial for trial in study["trials"] if not is_feasible(trial))["note"]["body"]
-    assert "over budget" in over and "latency_ms" in over
+    rejected_note = next(trial for trial in study["trials"] if not is_feasible(trial))["note"]["body"]
+    assert "over budget" in rejected_note and "latency_ms" in rejected_note
     assert "means over the seeds" in study["note"]["body"]
 
 
@@ -113,7 +113,7 @@ def some_diverge(job: Job) -> Iterator[Record]:
     yield Ended(RunState.COMPLETE, wall_s=1.0)
 
 
-def test_rejected_pruned_and_diverged_can_be_told_apart(tmp_path: Path) -> None:
+def test_rejected_pruned_and_diverged_can_be_distinguished(tmp_path: Path) -> None:
     played = finished(
         tmp_path,
         some_diverge,
@@ -139,18 +139,18 @@ def test_replicates_of_a_configuration_share_its_mean(tmp_path: Path) -> None:
     )
     with served(played) as api:
         study = api.study()
-    said = best_of(tmp_path)
-    means = {number: row["mean"] for row in said["configurations"] for number in row["trials"]}
-    assert any(len(row["trials"]) > 1 for row in said["configurations"])
+    summary = best_of(tmp_path)
+    means = {number: row["mean"] for row in summary["configurations"] for number in row["trials"]}
+    assert any(len(row["trials"]) > 1 for row in summary["configurations"])
     assert {trial["number"]: trial["values"][0] for trial in study["trials"]} == pytest.approx(means)
-    assert study["best_trials"][0]["number"] == said["best_trial"]
+    assert study["best_trials"][0]["number"] == summary["best_trial"]
 
 
 def test_a_study_that_is_still_trained_is_shown_as_it_is_answered(tmp_path: Path) -> None:
     played = Played(tmp_path, search={"sampler": "random", "trials": 5, "seeds": 1})
     for count, _ in enumerate(played.events()):
         if count == 20:
-            with served(played) as api, open_study_reader(played.path, played.place) as reader:
+            with served(played) as api, open_study_reader(played.path, played.workspace) as reader:
                 best = study_results(reader.file.study, reader.store, reader.trials, {}).best
                 assert best is not None
                 assert [trial["number"] for trial in api.study()["best_trials"]] == [best.trials[0]]
@@ -159,7 +159,7 @@ def test_a_study_that_is_still_trained_is_shown_as_it_is_answered(tmp_path: Path
 
 def test_a_study_of_another_program_is_shown_within_its_constraints(tmp_path: Path) -> None:
     played = finished(tmp_path)
-    url = f"sqlite:///{played.place.database}"
+    url = f"sqlite:///{played.workspace.database}"
     other = optuna.create_study(storage=url, study_name="other", direction="minimize")
     for value, violation in ((1.0, 2.0), (3.0, -1.0)):
         trial = other.ask()
@@ -175,7 +175,7 @@ def test_a_study_of_another_program_is_shown_within_its_constraints(tmp_path: Pa
 
 def test_the_storage_writes_nothing(tmp_path: Path) -> None:
     played = finished(tmp_path)
-    with Store.open(played.place.database, read_only=True) as store:
+    with Store.open(played.workspace.database, read_only=True) as store:
         storage = DashboardStorage(optuna_storage(store), store, {})
         with pytest.raises(RuntimeError, match="reading only"):
             optuna.create_study(storage=storage, study_name="new")

@@ -1,4 +1,4 @@
-"""What a study asks to be measured is in its table, whatever the terminal's width; and the words beside it."""
+"""The measures of a study are in its table, whatever the terminal's width; and the texts that explain them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ LATENCY = {"latency_ms_p50": "minimize"}
 
 
 def measured(job: Job) -> Iterator[Record]:
-    """What a worker says of an untrained network of which everything is measured."""
+    """The records of an untrained network with all measures."""
     k, seed = job.run.spec.K[0], job.run.seed
     yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
     metrics = {
@@ -40,7 +40,7 @@ def measured(job: Job) -> Iterator[Record]:
     yield Ended(RunState.COMPLETE, wall_s=2.0)
 
 
-def said_of(folder: Path, measures: list[str], **overrides: Any) -> StudyResults:
+def results_of(folder: Path, measures: list[str], **overrides: Any) -> StudyResults:
     keys: dict[str, Any] = {"proxy": {"epochs": 0, "measures": measures} | TEXTURED, "objectives": LATENCY}
     return Played(folder, **(keys | overrides)).answer(measured)
 
@@ -51,8 +51,12 @@ def words_of(results: StudyResults, width: int) -> list[list[str]]:
 
 def test_every_measure_has_columns() -> None:
     annotation = ProxyRecipe.model_fields["measures"].annotation
-    learnt = {Transfer(head=head).learns for head in get_args(Transfer.model_fields["head"].annotation)}
-    assert {*METRIC_COLUMNS} == {*ON_DEMAND_MEASURES} | learnt == {*get_args(get_args(annotation)[0])} | learnt
+    learned_targets = {Transfer(head=head).learns for head in get_args(Transfer.model_fields["head"].annotation)}
+    assert (
+        {*METRIC_COLUMNS}
+        == {*ON_DEMAND_MEASURES} | learned_targets
+        == {*get_args(get_args(annotation)[0])} | learned_targets
+    )
     assert all(METRIC_COLUMNS.values())
 
 
@@ -66,12 +70,12 @@ def test_columns_are_figures_that_runs_have(tmp_path: Path) -> None:
     names = {record.name for record in records if isinstance(record, Measured)}
     for measure in ON_DEMAND_MEASURES:
         for figure in METRIC_COLUMNS[measure]:
-            known = {name for name in names if name.startswith(figure.name)} if figure.is_by_batch else names
-            assert figure.name in known or (figure.is_by_batch and known), figure.name
+            candidates = {name for name in names if name.startswith(figure.name)} if figure.is_by_batch else names
+            assert figure.name in candidates or (figure.is_by_batch and candidates), figure.name
 
 
 def test_a_wide_terminal_has_all_of_it_in_one_table(tmp_path: Path) -> None:
-    results = said_of(tmp_path, SHOWN, search={"seeds": 1})
+    results = results_of(tmp_path, SHOWN, search={"seeds": 1})
     lines = words_of(results, width=200)
     assert [line[0] for line in lines if "base" in line or "latency_ms_p50" in line] == ["#"]
     first = next(line for line in lines if "3-3-3-3" in line)
@@ -83,7 +87,7 @@ def test_a_wide_terminal_has_all_of_it_in_one_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_a_narrower_one_has_tables_below_each_other_and_cuts_nothing(tmp_path: Path, width: int) -> None:
-    results = said_of(tmp_path, SHOWN)
+    results = results_of(tmp_path, SHOWN)
     text = text_of(results_view(results), width=width)
     assert "…" not in text and max(map(len, text.splitlines())) <= width
     for word in ("images/s", "merge", "memory", "gradients", "ERF", "bias", "finite in 2 of 3", "6e-15"):
@@ -93,18 +97,18 @@ def test_a_narrower_one_has_tables_below_each_other_and_cuts_nothing(tmp_path: P
 
 
 def test_what_no_run_has_is_a_dash(tmp_path: Path) -> None:
-    results = said_of(tmp_path, ["erf", "throughput"], search={"seeds": 1})
+    results = results_of(tmp_path, ["erf", "throughput"], search={"seeds": 1})
     line = next(line for line in words_of(results, width=160) if "13-13-13-13" in line and "5" in line)
     assert line[-5:] == ["7.692", "-", "-", "-", "-"]
 
 
-def test_nothing_is_shown_that_nobody_asked_for(tmp_path: Path) -> None:
-    text = text_of(ConfigurationTables(said_of(tmp_path, [])), width=200)
+def test_nothing_is_shown_that_was_not_asked_for(tmp_path: Path) -> None:
+    text = text_of(ConfigurationTables(results_of(tmp_path, [])), width=200)
     assert not any(word in text for word in ("images/s", "merge", "step", "ERF", "bias", "mIoU"))
 
 
 def test_fields_of_random_weights_are_called_misleading(tmp_path: Path) -> None:
-    text = text_of(results_view(said_of(tmp_path, ["erf"])), width=300)
+    text = text_of(results_view(results_of(tmp_path, ["erf"])), width=300)
     assert "Nothing was trained, and random weights mislead" in text and "percent of the image's" in text
 
 

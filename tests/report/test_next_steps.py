@@ -20,9 +20,9 @@ def next_commands(result: CommandResult, folder: Path) -> list[list[str]]:
     lines = result.stdout.split("\nNext\n")[1].splitlines()
     words = [shlex.split(line) for line in lines if line.startswith("  ") and not line.startswith("  #")]
     with chdir(folder):
-        own = program_name()
-    assert words and all(command[: len(own)] == own for command in words)
-    return [command[len(own) :] for command in words]
+        program = program_name()
+    assert words and all(command[: len(program)] == program for command in words)
+    return [command[len(program) :] for command in words]
 
 
 def run_as_printed(words: list[str], folder: Path) -> CommandResult:
@@ -35,13 +35,13 @@ def run_as_printed(words: list[str], folder: Path) -> CommandResult:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "place"),
+    ("recipe", "options"),
     [
         pytest.param("imagenet_300", ("--results", "my results"), marks=pytest.mark.long),
         ("shapes", ("--quick",)),
     ],
 )
-def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_command_works_as_it_is_printed(recipe: str, options: tuple[str, ...], tmp_path: Path) -> None:
     write_study(
         tmp_path,
         TINY,
@@ -49,18 +49,18 @@ def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...
         search={"seeds": 1},
         quick={"axes": {"K": [[5, 5, 3, 3]]}},
     )
-    result = called("run", "study.yaml", *INLINE, *place, cwd=tmp_path)
+    result = called("run", "study.yaml", *INLINE, *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     commands = next_commands(result, tmp_path)
     assert [command[0] for command in commands] == ["show", "best", "train", "dashboard"]
     for words in commands[:-1]:
-        done = run_as_printed(words, tmp_path)
-        assert (done.returncode, done.stderr) == (0, ""), (words, done)
+        command_result = run_as_printed(words, tmp_path)
+        assert (command_result.returncode, command_result.stderr) == (0, ""), (words, command_result)
     assert called("show", "best.yaml", cwd=tmp_path).returncode == 0
     training = commands[2]
     assert training[:3] == ["train", "best-of", "study.yaml"] and training[training.index("--recipe") + 1] == recipe
     assert ("--data" in training) == (recipe == "imagenet_300")
-    results = tmp_path / ("results" if "--quick" in place else "my results")
+    results = tmp_path / ("results" if "--quick" in options else "my results")
     assert not (results / "full_scale").exists()
 
 
@@ -83,7 +83,7 @@ def test_where_nothing_is_best_no_training_is_proposed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["imagenet_384_finetune", None])
-def test_a_recipe_that_goes_on_from_weights_or_none(recipe: str | None, tmp_path: Path) -> None:
+def test_a_recipe_that_starts_from_weights_or_none(recipe: str | None, tmp_path: Path) -> None:
     best = best_row(tmp_path)
     file = Played(tmp_path, full_scale={"base": "replknet_31b"} | ({"recipe": recipe} if recipe else {})).file
     ((command, purpose),) = full_scale_commands(file, best, ["--results", "there"])
@@ -94,11 +94,11 @@ def test_a_recipe_that_goes_on_from_weights_or_none(recipe: str | None, tmp_path
 
 def test_the_remedy_for_a_study_that_was_never_started_starts_it(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, proxy=BRIEF, search={"seeds": 1})
-    place = ("--results", "my results")
-    assert called("run", "study.yaml", *INLINE, *place, "--quiet", cwd=tmp_path).returncode == 0
+    options = ("--results", "my results")
+    assert called("run", "study.yaml", *INLINE, *options, "--quiet", cwd=tmp_path).returncode == 0
     write_study(tmp_path, TINY, proxy=BRIEF, study="other", quick={"search": {"seeds": 1}})
-    result = called("status", "study.yaml", "--quick", *place, cwd=tmp_path)
+    result = called("status", "study.yaml", "--quick", *options, cwd=tmp_path)
     assert result.returncode == 2
     words = shlex.split(result.stderr.partition("Start it: `")[2].partition("`")[0])[len(program_name()) :]
-    assert words == ["run", "study.yaml", "--quick", *place]
+    assert words == ["run", "study.yaml", "--quick", *options]
     assert called(*words, "--dry-run", cwd=tmp_path).returncode == 0

@@ -38,7 +38,7 @@ from harness.training.run import Ended, Job, Record, RunState
 
 
 def test_trial_view_has_spec_cost_curves_seeds_and_places(played: Played) -> None:
-    with open_study_reader(played.path, played.place) as reader:
+    with open_study_reader(played.path, played.workspace) as reader:
         trial = reader.trials[4]
         runs = list(read_run_results(reader.store, reader.store.trial_runs("question")[4]).values())
         text, values = text_of(trial_view(trial, runs, played.file.study)), trial_values(trial, runs, played.file.study)
@@ -125,8 +125,8 @@ def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
 # Status
 
 
-def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
-    with open_study_reader(played.path, played.place) as reader:
+def status_of(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
+    with open_study_reader(played.path, played.workspace) as reader:
         from harness.analysis.results import study_results
 
         status = study_status(
@@ -141,7 +141,7 @@ def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]
 
 
 def test_status_of_a_finished_study(played: Played) -> None:
-    text, values = look(played)
+    text, values = status_of(played)
     assert "finished" in text and "5 complete; 5 in all" in text and "15 complete; 15 at most" in text
     assert values["is_finished"] and values["best"]["n"] == 3
 
@@ -150,7 +150,7 @@ def test_status_while_a_study_runs(tmp_path: Path) -> None:
     study = Played(tmp_path)
     for at, _ in enumerate(study.events(slots=2)):
         if at == 40:
-            text, values = look(study, driver="process 7 on host")
+            text, values = status_of(study, driver="process 7 on host")
     assert "driven by process 7 on host" in text
     assert values["runs"]["running"] == 2
     assert f"/{EPOCHS}" in text and "best" in text and not values["is_finished"]
@@ -162,17 +162,17 @@ def test_status_of_a_study_that_was_stopped(tmp_path: Path) -> None:
     for _ in range(20):
         next(events)
     events.close()
-    text, values = look(study)
+    text, values = status_of(study)
     assert "not running" in text and not values["is_finished"]
 
 
 # Summary
 
 
-def test_summary_files_hold_every_figure_with_its_conditions(said: StudyResults, tmp_path: Path) -> None:
-    write_summary(tmp_path, said)
+def test_summary_files_hold_every_figure_with_its_conditions(played_results: StudyResults, tmp_path: Path) -> None:
+    write_summary(tmp_path, played_results)
     values = json.loads((tmp_path / "summary.json").read_text())
-    assert values == json.loads(json_text(said.to_dict()))
+    assert values == json.loads(json_text(played_results.to_dict()))
     row = values["configurations"][0]
     assert row["n"] == 3 and row["seeds"] == [0, 1, 2] and row["sd"] == pytest.approx(0.2)
     assert {run["device"] for run in row["runs"]} == {"cpu (test, 1 thread)"}
@@ -203,18 +203,18 @@ def test_plan_of_a_new_study_lists_the_grid_and_rests_on_a_stated_rule(tmp_path:
 
 def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Played, tmp_path: Path) -> None:
     longer = Played(tmp_path, search={"seeds": 4})
-    with Store.open(played.place.database, read_only=True) as store:
+    with Store.open(played.workspace.database, read_only=True) as store:
         plan = plan_study(longer.file.study, open_space(longer.file), store, workers=1)
     assert [planned.stored_seeds for planned in plan.rows] == [(0, 1, 2)] * 5
     assert plan.runs_left == 5 and plan.total_s == pytest.approx(5 * 12.0)
     assert "15 stored runs of this recipe" in plan.basis
 
 
-def test_plan_of_a_sampler_is_a_seeded_sample_and_says_so(tmp_path: Path) -> None:
+def test_plan_of_a_sampler_is_a_seeded_sample_and_is_marked_so(tmp_path: Path) -> None:
     study = Played(tmp_path, search={"sampler": "tpe", "trials": 3, "seeds": 1})
-    found = [plan_study(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
-    assert found[0] == found[1] and found[0].is_sample and len(found[0].rows) == 3
-    assert "a sample of what the sampler may choose" in text_of(plan_view(found[0]))
+    plans = [plan_study(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
+    assert plans[0] == plans[1] and plans[0].is_sample and len(plans[0].rows) == 3
+    assert "a sample of what the sampler may choose" in text_of(plan_view(plans[0]))
 
 
 def test_plan_without_known_images_gives_no_time(tmp_path: Path) -> None:

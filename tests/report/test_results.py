@@ -1,4 +1,4 @@
-"""The answer of a study: its rows, what may be said of them, its tables."""
+"""The results of a study: its rows, the conclusions from them, its tables."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -33,31 +33,31 @@ def scored(value: Callable[[Job], float]) -> Script:
 # The answer
 
 
-def test_rows_are_configurations_best_first_with_mean_spread_n_and_seeds(said: StudyResults) -> None:
-    assert [format_params(configuration.params) for configuration in said.rows] == [
+def test_rows_are_configurations_best_first_with_mean_spread_n_and_seeds(played_results: StudyResults) -> None:
+    assert [format_params(configuration.params) for configuration in played_results.rows] == [
         "K=31-29-27-13 reparam=5",
         "K=31-29-27-13 reparam=none",
         "K=13-13-13-13 reparam=5",
         "K=13-13-13-13 reparam=none",
         "K=3-3-3-3",
     ]
-    best = said.rows[0]
+    best = played_results.rows[0]
     values = [93.0, 93.2, 93.4]
     assert best.mean == pytest.approx(statistics.fmean(values))
     assert best.spread == pytest.approx(statistics.stdev(values))
     assert (best.seeds, len(best.values), best.state, best.reason) == ((0, 1, 2), 3, "complete", None)
     assert best.latency_ms == 15.5 and best.wall_s == 12.0
-    assert said.devices == ("cpu (test, 1 thread)",) and said.versions["torch"] == ("2.15.0",)
+    assert played_results.devices == ("cpu (test, 1 thread)",) and played_results.versions["torch"] == ("2.15.0",)
 
 
-def test_front_holds_what_nothing_beats_in_both_accuracy_and_macs(said: StudyResults) -> None:
-    assert [format_params(configuration.params) for configuration in said.front] == [
+def test_front_holds_what_nothing_beats_in_both_accuracy_and_macs(played_results: StudyResults) -> None:
+    assert [format_params(configuration.params) for configuration in played_results.front] == [
         "K=3-3-3-3",
         "K=13-13-13-13 reparam=5",
         "K=31-29-27-13 reparam=5",
     ]
-    for configuration in said.front:
-        others = [other for other in said.complete if other is not configuration]
+    for configuration in played_results.front:
+        others = [other for other in played_results.complete if other is not configuration]
         assert not any(o.macs <= configuration.macs and (o.mean or 0) > (configuration.mean or 0) for o in others)
 
 
@@ -127,7 +127,7 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
     assert text_of(results_view(results))
 
 
-# What may be said
+# Conclusions
 
 
 def test_one_seed_is_called_what_it_is(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_difference_within_the_spread_is_not_called_one(tmp_path: Path) -> Non
     assert "2 configurations that cannot be told apart, K=3-3-3-3 has the fewest MACs" in second
 
 
-def test_a_difference_beyond_the_spread_is_given_with_the_spread(said: StudyResults) -> None:
-    sentences = conclusions(said)
+def test_a_difference_beyond_the_spread_is_given_with_the_spread(played_results: StudyResults) -> None:
+    sentences = conclusions(played_results)
     assert sentences == [
         "The best is 2.00 ahead of the second, K=31-29-27-13 reparam=none; more than the spread between seeds "
         "(standard deviation 0.20, 3 seeds)."
@@ -178,16 +178,16 @@ def test_one_configuration_has_nothing_to_be_compared_with(tmp_path: Path) -> No
     assert conclusions(results) == ["Only one configuration is complete: there is nothing to compare it with."]
 
 
-def test_conditions_name_device_versions_and_seeds(said: StudyResults) -> None:
+def test_conditions_name_device_versions_and_seeds(played_results: StudyResults) -> None:
     expected = "Trained on cpu (test, 1 thread); harness 0.1.0, python 3.11.9, torch 2.15.0; seeds 0, 1, 2."
-    assert conditions_text(said) == expected
+    assert conditions_text(played_results) == expected
 
 
 # Tables
 
 
-def test_answer_fits_80_columns_and_cuts_nothing(said: StudyResults) -> None:
-    text = text_of(results_view(said), width=80)
+def test_answer_fits_80_columns_and_cuts_nothing(played_results: StudyResults) -> None:
+    text = text_of(results_view(played_results), width=80)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
     row = next(line for line in text.splitlines() if line.startswith("●  4"))
@@ -208,5 +208,5 @@ def test_answer_fits_80_columns_and_cuts_nothing(said: StudyResults) -> None:
     ]
 
 
-def test_long_answers_say_what_they_leave_out(said: StudyResults) -> None:
-    assert "and 3 more" in text_of(ConfigurationTables(said, most=2))
+def test_long_answers_list_what_they_leave_out(played_results: StudyResults) -> None:
+    assert "and 3 more" in text_of(ConfigurationTables(played_results, most=2))

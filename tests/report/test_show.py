@@ -1,4 +1,4 @@
-"""A network from close up, and all presets, beside what is published of them."""
+"""One network in detail, and all presets, with their published values."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_the_same_in_json_to_the_unit(tmp_path: Path) -> None:
     assert values["merged"]["params_folded"] == 79_388_776
     assert values["spec"] == PRESETS["replknet_31b"].canonical()
     kernels = [part["large_kernels"]["merged"] for part in values["parts"]]
-    nominal, in_bounds = (sum(each[key] for each in kernels) for key in ("macs", "macs_in_bounds"))
+    nominal, in_bounds = (sum(kernel[key] for kernel in kernels) for key in ("macs", "macs_in_bounds"))
     assert round(100 * in_bounds / nominal, 1) == 45.7
     assert {row["resolution"] for row in values["published"]} == {224, 384}
 
@@ -77,13 +77,13 @@ def test_a_spec_file_is_shown_like_the_preset_that_it_is(tmp_path: Path) -> None
 
 
 def test_the_side_of_the_images_is_that_of_the_paper_or_of_the_stem(tmp_path: Path) -> None:
-    found = {name: resolutions(PRESETS[name]) for name in ("replknet_31b", "replknet_xl", "replknet_nano")}
-    assert found == {"replknet_31b": (224, 384), "replknet_xl": (320,), "replknet_nano": (64,)}
+    sides = {name: resolutions(PRESETS[name]) for name in ("replknet_31b", "replknet_xl", "replknet_nano")}
+    assert sides == {"replknet_31b": (224, 384), "replknet_xl": (320,), "replknet_nano": (64,)}
     assert "at 320 px" in called("show", "replknet_xl", cwd=tmp_path).stdout
     assert "published at 320 px, too" in called("show", "replknet_xl", "--resolution", "224", cwd=tmp_path).stdout
 
 
-def test_a_study_is_told_from_a_network_by_its_keys(played: Played, tmp_path: Path) -> None:
+def test_a_study_is_distinguished_from_a_network_by_its_keys(played: Played, tmp_path: Path) -> None:
     folder = played.path.parent
     assert "3-3-3-3" in called("show", "study.yaml", cwd=folder).stdout
     trial = called("show", "study.yaml", "1", cwd=folder).stdout
@@ -96,7 +96,7 @@ def test_a_study_is_told_from_a_network_by_its_keys(played: Played, tmp_path: Pa
 # All presets
 
 
-def test_presets_lists_all_beside_the_paper(tmp_path: Path) -> None:
+def test_presets_lists_all_with_the_values_of_the_paper(tmp_path: Path) -> None:
     result = called("presets", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""The driver against a real store and Optuna, with an executor that says what a script has it say."""
+"""The driver against a real store and Optuna, with an executor whose records come from a script."""
 
 import math
 import statistics
@@ -54,7 +54,7 @@ def test_a_finished_study_starts_no_executor(bench: Callable[..., Bench]) -> Non
 
 
 @pytest.mark.parametrize("after", range(1, 40, 3))
-def test_an_interrupted_study_goes_on_and_trains_nothing_twice(bench: Callable[..., Bench], after: int) -> None:
+def test_an_interrupted_study_resumes_and_trains_nothing_twice(bench: Callable[..., Bench], after: int) -> None:
     b = bench()
     interrupted = b.drive(slots=2)
     for _ in range(after):
@@ -78,7 +78,7 @@ def test_pruned_configurations_get_no_further_seed(bench: Callable[..., Bench], 
     assert all((k, 1) not in b.trained() for k in pruned)
 
 
-def test_a_diverged_run_is_told_as_infeasible_and_not_trained_again(bench: Callable[..., Bench]) -> None:
+def test_a_diverged_run_is_reported_as_infeasible_and_not_trained_again(bench: Callable[..., Bench]) -> None:
     def script(job: Job) -> Iterator[Record]:
         if job.run.spec.K[0] != 7:
             yield from well(job)
@@ -136,7 +136,7 @@ def test_a_sampler_has_its_trials_and_a_repeated_configuration_gets_another_seed
     assert len(b.trained()) == 2 + 2 + 4  # two seeds for each configuration's first trial, one for each repetition
 
 
-def test_proposals_over_budget_are_told_and_do_not_count(bench: Callable[..., Bench]) -> None:
+def test_proposals_over_budget_are_reported_and_do_not_count(bench: Callable[..., Bench]) -> None:
     b = bench(
         axes={"K": [3, 31], "C[3]": [16, 128]},
         budgets={"params": 120_000},
@@ -166,7 +166,7 @@ def test_latency_budget_marks_a_complete_trial_infeasible(bench: Callable[..., B
         assert b.open_trials(store).best_trial.params["K"] == 7
 
 
-def test_tables_match_what_a_study_file_may_say() -> None:
+def test_tables_match_the_choices_of_a_study_file() -> None:
     assert set(SAMPLERS) == set(Search.model_fields["sampler"].annotation.__args__)  # type: ignore[union-attr]
     assert set(PRUNERS) == set(Search.model_fields["pruner"].annotation.__args__)  # type: ignore[union-attr]
 

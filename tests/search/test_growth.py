@@ -46,8 +46,8 @@ class Grown:
         results = self.played.answer()
         return {configuration.spec.K[0]: configuration.seeds for configuration in results.rows}
 
-    def judged(self) -> tuple[ClaimResult, ...]:
-        with open_study_reader(self.played.path, self.played.place) as reader:
+    def claim_results(self) -> tuple[ClaimResult, ...]:
+        with open_study_reader(self.played.path, self.played.workspace) as reader:
             return evaluate_claims(reader.file.study, open_space(reader.file), reader.store)
 
 
@@ -86,14 +86,14 @@ def test_samplers_propose_the_further_values_too(study: Grown, before: Any, afte
     number: dict[str, Any] = {"sampler": sampler, "seeds": 1}
     study.run(axes={"B[0]": [1, 2], "C[3]": _widths(before)} | axes, search=number | {"trials": 12})
     study.run(axes={"B[0]": [1, 2], "C[3]": _widths(after)} | axes, search=number | {"trials": 40})
-    with Store.open(study.played.place.database) as store:
+    with Store.open(study.played.workspace.database) as store:
         trials = open_study(store, "question", directions=["maximize"]).get_trials()
     news = set(_members(_widths(after))) - set(_members(_widths(before)))
     assert len(trials) == 40
     assert news <= {trial.params["C[3]"] for trial in trials[12:]}
     assert len({str(trial.distributions["C[3]"]) for trial in trials}) == 1
     assert all(trial.params["C[3]"] in _members(_widths(before)) for trial in trials[:12])
-    optuna.load_study(study_name="question", storage=f"sqlite:///{study.played.place.database}").get_trials()
+    optuna.load_study(study_name="question", storage=f"sqlite:///{study.played.workspace.database}").get_trials()
 
 
 def _widths(values: Any) -> Any:
@@ -121,7 +121,7 @@ def test_more_seeds_do_not_use_up_a_samplers_trials(study: Grown) -> None:
     assert study.run(axes=axes, search={"sampler": "tpe", "trials": 6, "seeds": 2}) == []
 
 
-def test_an_interrupted_growth_goes_on(study: Grown) -> None:
+def test_an_interrupted_growth_resumes(study: Grown) -> None:
     study.run()
     played = Played(study.folder, **(SMALL | {"search": {"seeds": 4}, "axes": {"K": [K3, K7, K13]}}))
     events = played.events(well)
@@ -133,7 +133,7 @@ def test_an_interrupted_growth_goes_on(study: Grown) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"search": {"seeds": 2}}, "`search.seeds` from 3 to 2"),
         ({"claims": [], "axes": {"K": [K3, K25]}}, "(without [13, 13, 13, 13])"),
@@ -147,19 +147,19 @@ def test_an_interrupted_growth_goes_on(study: Grown) -> None:
         ({"objectives": {"val_loss": "minimize"}}, "`objectives.top1`"),
     ],
 )
-def test_what_earlier_runs_meant_cannot_change(study: Grown, keys: dict[str, Any], told: str) -> None:
+def test_what_earlier_runs_meant_cannot_change(study: Grown, keys: dict[str, Any], message: str) -> None:
     first: dict[str, Any] = {"search": {"seeds": 3}, "claims": [CLAIM]}
     study.run(**first)
     before = _everything(study)
     with pytest.raises(StudyError) as refusal:
         study.run(**(first | keys))
-    assert told in str(refusal.value)
+    assert message in str(refusal.value)
     assert "study.yaml:" in str(refusal.value)
     assert _everything(study) == before
 
 
 def _everything(study: Grown) -> list[Any]:
-    with Store.open(study.played.place.database, read_only=True) as store:
+    with Store.open(study.played.workspace.database, read_only=True) as store:
         return [store.studies(), store.changes("question"), store.events("question")]
 
 
@@ -167,7 +167,7 @@ def test_order_and_words_are_free(study: Grown) -> None:
     study.run(claims=[CLAIM], search={"seeds": 3})
     other = CLAIM | {"says": "otherwise put", "paper": "table 5", "contrast": {"K=3": -1, "K=13": 1}}
     assert study.run(claims=[other], search={"seeds": 3}, axes={"K": [K13, K3]}) == []
-    assert study.judged()[0].exploratory is None
+    assert study.claim_results()[0].exploratory is None
 
 
 # Plans and claims
@@ -183,13 +183,13 @@ NOISY = gains(K13=1.0)
 
 def test_a_plan_stretched_after_its_last_look_gives_exploratory_verdicts(study: Grown) -> None:
     study.run(NOISY, **claimed(seeds=3))
-    (before,) = study.judged()
+    (before,) = study.claim_results()
     study.run(NOISY, **claimed(seeds=3, max_seeds=8))
-    (after,) = study.judged()
+    (after,) = study.claim_results()
     assert str(before.verdict) == str(after.verdict) == "undecided" and after.p == before.p
     assert after.exploratory is not None and "after its last look, at 3 seeds" in after.exploratory.reason
     assert len(after.values) > 3
-    with open_study_reader(study.played.path, study.played.place) as reader:
+    with open_study_reader(study.played.path, study.played.workspace) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
     text = text_of(Group(*claims_view(results)))
     assert "exploratory: " in text and "Exploratory, without an error rate: the plan was stretched" in text
@@ -206,27 +206,27 @@ def test_a_plan_stretched_before_its_last_look_keeps_its_error_rate(study: Grown
             break
     events.close()
     study.run(NOISY, **claimed(seeds=3, max_seeds=12))
-    (result,) = study.judged()
+    (result,) = study.claim_results()
     assert result.exploratory is None
     assert result.note is not None and "from 3-6 seeds to 3-12 seeds at 3 pairs" in result.note
-    assert study.judged() == (result,)  # whoever reads it later
+    assert study.claim_results() == (result,)  # the same for every later reader
 
 
 def test_an_edited_file_that_was_not_run_is_not_read_as_the_plan_from_the_start(study: Grown) -> None:
     study.run(NOISY, **claimed(seeds=3))
-    before = study.judged()[0]
+    before = study.claim_results()[0]
     study.played = Played(study.folder, **(SMALL | claimed(seeds=3, max_seeds=20)))
-    (after,) = study.judged()
+    (after,) = study.claim_results()
     assert (after.verdict, after.p) == (before.verdict, before.p) and after.exploratory is not None
 
 
 def test_a_claim_that_is_added_after_runs_is_exploratory_and_leaves_the_others_alone(study: Grown) -> None:
     large = gains(K13=30)
     study.run(large, **claimed(seeds=3))
-    (before,) = study.judged()
+    (before,) = study.claim_results()
     again = CLAIM | {"name": "again", "expect": "> 5"}
     study.run(large, claims=[CLAIM, again], search={"seeds": 3})
-    kept, added = study.judged()
+    kept, added = study.claim_results()
     assert (kept.verdict, kept.p) == (before.verdict, before.p) and str(kept.verdict) == "supported"
     assert str(added.verdict) == "undecided" and added.p is None
     assert added.exploratory is not None and str(added.exploratory.verdict) == "supported"
@@ -237,14 +237,14 @@ def test_a_claim_that_is_added_before_any_run_is_a_claim(study: Grown, tmp_path:
     played = Played(tmp_path, **SMALL, claims=[CLAIM])
     played.events(well).close()
     study.run(gains(K13=30), claims=[CLAIM, CLAIM | {"name": "again"}], search={"seeds": 3})
-    assert [result.exploratory for result in study.judged()] == [None, None]
+    assert [result.exploratory for result in study.claim_results()] == [None, None]
 
 
 def test_the_change_is_kept_in_the_store(study: Grown) -> None:
     study.run(NOISY, **claimed(seeds=3))
     study.run(NOISY, **claimed(seeds=3, max_seeds=4))
-    with Store.open(study.played.place.database, read_only=True) as store:
+    with Store.open(study.played.workspace.database, read_only=True) as store:
         (kept,) = map(json.loads, store.changes("question"))
-        told = [event.message for event in store.events("question") if event.kind == "study grown"]
+        messages = [event.message for event in store.events("question") if event.kind == "study grown"]
     assert kept["plan"] == [3, 3] and kept["seeds"] == {"large": [0, 1, 2]} and kept["runs"] == 6
-    assert told == ["`search.max_seeds` from 3 to 4"]
+    assert messages == ["`search.max_seeds` from 3 to 4"]

@@ -48,7 +48,7 @@ def limit(tmp_path_factory: pytest.TempPathFactory) -> int:
     return costs[1]
 
 
-def test_both_feasible_networks_are_trained_and_the_study_says_why_it_ends(tmp_path: Path, limit: int) -> None:
+def test_both_feasible_networks_are_trained_and_the_study_states_why_it_ends(tmp_path: Path, limit: int) -> None:
     bench = Bench(tmp_path, scarce(tmp_path, limit))
     events = list(bench.drive())
     assert len(of(events, TrialStarted)) == 2
@@ -63,13 +63,13 @@ def test_both_feasible_networks_are_trained_and_the_study_says_why_it_ends(tmp_p
     assert len(bench.trials()) == len(rejected) + 2  # and nothing is proposed in vain again
 
 
-def test_the_answer_says_why_the_search_ended_however_it_is_shown(tmp_path: Path) -> None:
+def test_the_answer_states_why_the_search_ended_however_it_is_shown(tmp_path: Path) -> None:
     search = {"sampler": "random", "trials": 3, "seeds": 1}
     path = write_study(tmp_path, TINY, axes={"K[0]": [3, 5]}, search=search, proxy=BRIEF)
-    done = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_result = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
+    assert run_result.returncode == 0, run_result.stderr
     reason = "1 proposal repeated a known network, for a further seed of it"
-    assert f"The search ended: {reason}." in " ".join(done.stdout.split())
+    assert f"The search ended: {reason}." in " ".join(run_result.stdout.split())
     summary = tmp_path / "results" / "tiny" / "summary.json"
     assert json.loads(summary.read_text())["search_ended"] == reason
     for command in ("run", "show"):
@@ -81,7 +81,7 @@ def test_the_answer_says_why_the_search_ended_however_it_is_shown(tmp_path: Path
     assert reason not in called("show", path, cwd=tmp_path).stdout, "another trial has ended since"
 
 
-def test_a_study_that_gave_up_before_goes_on(tmp_path: Path, limit: int) -> None:
+def test_a_study_that_gave_up_before_resumes(tmp_path: Path, limit: int) -> None:
     bench = Bench(tmp_path, scarce(tmp_path, limit))
     with Store.open(tmp_path / "studies.db") as store:
         study = bench.open_trials(store)
@@ -101,14 +101,14 @@ def test_a_proposal_in_vain_is_replaced_by_the_nearest_network_that_fits(tmp_pat
     space = build_space(scarce(tmp_path, 213_000), classes=8, channels=1)
     census = take_census(space)
     assert census.is_complete and census.is_scarce and len(census.feasible) > 3
-    wanted = census.feasible[2]
-    far = {**wanted.params, "C[0]": 120}
+    target = census.feasible[2]
+    far = {**target.params, "C[0]": 120}
     assert census.nearest_to(far, space.axes, set()) is not None
-    assert census.nearest_to(wanted.params, space.axes, set()) == wanted
-    assert census.nearest_to(wanted.params, space.axes, {wanted.fingerprint}) != wanted
+    assert census.nearest_to(target.params, space.axes, set()) == target
+    assert census.nearest_to(target.params, space.axes, {target.fingerprint}) != target
 
 
-def test_a_large_space_is_told_by_its_interval(tmp_path: Path) -> None:
+def test_a_large_space_is_described_by_an_interval(tmp_path: Path) -> None:
     axes = AXES | {"C[3]": {"low": 16, "high": 256, "step": 8}, "ffn_ratio": [1, 2, 3, 4]}
     file = make_study(tmp_path, axes=axes, budgets={"params": 200_000}, search={"sampler": "tpe", "trials": 2})
     census = take_census(build_space(file, classes=8, channels=1))
@@ -135,28 +135,28 @@ def test_an_empty_space_names_the_budget_and_the_nearest_network(tmp_path: Path,
         search={"sampler": "tpe", "trials": 6},
     )
     before = files_of(tmp_path)
-    done = called("run", path, *flags, "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "At least one configuration must be within rules and budgets" in done.stderr
-    assert "Of 225, 225 break `budgets.params`" in done.stderr
-    assert "The nearest, K[0]=3, K[3]=3, C[0]=8, has" in done.stderr
+    result = called("run", path, *flags, "--executor", "inline", cwd=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "At least one configuration must be within rules and budgets" in result.stderr
+    assert "Of 225, 225 break `budgets.params`" in result.stderr
+    assert "The nearest, K[0]=3, K[3]=3, C[0]=8, has" in result.stderr
     assert files_of(tmp_path) == before
 
 
 def test_a_dry_run_tells_how_many_networks_are_within_budget(tmp_path: Path, limit: int) -> None:
     scarce(tmp_path, limit)
-    done = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
-    assert "2 of 10,125 networks are within rules and budgets" in done.stdout
-    assert "2 configurations, 2 runs" in done.stdout
+    result = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
+    assert "2 of 10,125 networks are within rules and budgets" in result.stdout
+    assert "2 configurations, 2 runs" in result.stdout
 
 
 def test_a_million_trials_are_planned_at_once(tmp_path: Path) -> None:
     scarce(tmp_path, 10**9, trials=1_000_000, seeds=2)
     start = time.monotonic()
-    done = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
-    assert time.monotonic() - start < 20 and done.returncode == 0
-    assert "at most 10125 configurations, 1010125 runs" in re.sub(r"(?<=\d),(?=\d)", "", done.stdout)
-    assert "989,875 trials can only repeat a network" in done.stdout
+    result = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
+    assert time.monotonic() - start < 20 and result.returncode == 0
+    assert "at most 10125 configurations, 1010125 runs" in re.sub(r"(?<=\d),(?=\d)", "", result.stdout)
+    assert "989,875 trials can only repeat a network" in result.stdout
 
 
 def test_a_dry_run_counts_the_trials_that_are_finished_and_those_that_can_only_repeat_a_network(tmp_path: Path) -> None:
@@ -177,10 +177,10 @@ def test_a_dry_run_counts_the_trials_that_are_finished_and_those_that_can_only_r
 
 def planned(study: Played) -> str:
     """What the dry run prints."""
-    return called("run", study.path, "--dry-run", *study.place.options, cwd=study.path.parent).stdout
+    return called("run", study.path, "--dry-run", *study.workspace.options, cwd=study.path.parent).stdout
 
 
-def test_a_repeated_network_is_told(bench_of: Callable[..., Bench]) -> None:
+def test_a_repeated_network_is_reported(bench_of: Callable[..., Bench]) -> None:
     bench = bench_of(axes={"K": [3, 7]}, search={"sampler": "random", "trials": 6, "seeds": 1})
     events = list(bench.drive())
     assert sum(event.is_repeat for event in of(events, TrialStarted)) == 4
@@ -203,7 +203,7 @@ def bench_of(tmp_path: Path) -> Callable[..., Bench]:
 
 
 @pytest.mark.long
-def test_the_empty_space_is_refused_by_whoever_opens_it(tmp_path: Path) -> None:
+def test_every_opener_refuses_the_empty_space(tmp_path: Path) -> None:
     scarce(tmp_path, 1000)
     with pytest.raises(StudyError, match="At least one configuration"):
         open_space(load_study(tmp_path / "study.yaml"))

@@ -1,4 +1,4 @@
-"""No seed is lost from a mean: none is pruned by its value, and one that did not end is named where the mean stands."""
+"""No seed is lost from a mean: none is pruned by its value, and one that did not end is named with the mean."""
 
 import random
 import statistics
@@ -105,7 +105,7 @@ def test_the_pruner_decides_on_a_run_that_no_mean_has(tmp_path: Path) -> None:
     assert row(results, 31).seeds == (0, 1) and row(results, 31).state == "complete"
     screening = next(f for f in row(results, 31).runs if f.row.run.seed == SCREENING_SEEDS)
     assert screening.row.state == RunState.STOPPED and len(screening.curve) < EPOCHS
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         trial = next(t for t in reader.trials if t.user_attrs["fingerprint"] == row(results, 31).spec.fingerprint())
     assert trial.value == statistics.fmean(row(results, 31).values)
 
@@ -117,7 +117,7 @@ def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(t
     search = {"sampler": "random", "trials": 12, "seeds": 2, "pruner": "successive_halving", "seed": 2}
     study = Played(tmp_path, **TWO, search=search)
     results = study.answer(script)
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         states = [t.state.name for t in reader.trials if t.params["K"].startswith("[3,")]
     assert "PRUNED" in states[:2] and states[-1] == "COMPLETE"
     assert row(results, 3).state == "complete" and row(results, 3).seeds == tuple(
@@ -127,7 +127,7 @@ def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(t
 
 
 @pytest.mark.parametrize("after", [9, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 16, 23, 30, 37))])
-def test_an_interrupted_screening_goes_on_and_loses_no_seed(tmp_path: Path, after: int) -> None:
+def test_an_interrupted_screening_resumes_and_loses_no_seed(tmp_path: Path, after: int) -> None:
     study = Played(tmp_path, **FOUR, search={"seeds": 2, "pruner": "successive_halving"})
     interrupted = study.events(slots=2)
     for _ in range(after):
@@ -156,7 +156,7 @@ def test_a_screening_run_that_diverges_or_runs_out_of_memory_ends_its_configurat
 @pytest.mark.parametrize(
     ("state", "words"), [(RunState.OUT_OF_MEMORY, "out of memory"), (RunState.TIMED_OUT, "timed out")]
 )
-def test_a_mean_without_a_seed_says_so_and_why(tmp_path: Path, state: RunState, words: str) -> None:
+def test_a_mean_without_a_seed_is_marked_with_the_reason(tmp_path: Path, state: RunState, words: str) -> None:
     results = Played(tmp_path, **TWO, search={"seeds": 4}).answer(ended_badly(state, k=3, seed=2))
     short = row(results, 3)
     assert (short.state, short.seeds) == ("complete", (0, 1, 3))
@@ -184,7 +184,7 @@ def test_a_configuration_with_a_seed_that_diverged_is_infeasible_everywhere(
     assert "over the budget" not in text_of(results_view(results))
     assert results.best is row(results, 3) and results.best_so_far is row(results, 3) and not worst.is_on_front
     assert "K=3-3-3-3" in text_of(state.draw()) and "diverged" in worst.state
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         trials = [t for t in reader.trials if t.user_attrs["fingerprint"] == worst.spec.fingerprint()]
         later = [t for t in trials if max(t.user_attrs["seeds"]) >= 1]
     assert later and all(t.constraints["diverged"] > 0 for t in later)
@@ -202,7 +202,7 @@ def test_two_seeds_of_a_configuration_may_diverge(tmp_path: Path) -> None:
 def test_the_runs_of_a_configuration_that_failed_are_not_queued(tmp_path: Path) -> None:
     study = Played(tmp_path, **TWO, search={"seeds": 3})
     study.answer(ended_badly(RunState.DIVERGED, k=13, seed=0))
-    text = called("status", study.path, *study.place.options, cwd=tmp_path).stdout
+    text = called("status", study.path, *study.workspace.options, cwd=tmp_path).stdout
     assert "runs            3 complete, 1 diverged, 2 not trained; 6 at most" in text and "queued" not in text
 
 
@@ -291,12 +291,12 @@ def test_a_configuration_that_passed_its_screening_is_not_screened_again_for_a_f
 # Claims
 
 
-def test_a_claim_says_which_pairs_it_lost(tmp_path: Path) -> None:
+def test_a_claim_lists_which_pairs_it_lost(tmp_path: Path) -> None:
     contrast = {"K=[13,13,13,13]": 1, "K=[3,3,3,3]": -1}
     claim = {"name": "larger", "says": "K=13 is better.", "contrast": contrast, "expect": "> 0"}
     study = Played(tmp_path, **TWO, search={"seeds": 4}, claims=[claim])
     results = study.answer(ended_badly(RunState.DIVERGED, k=3, seed=2, otherwise=gains(K13=5.0)))
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         (result,) = reader.claims()
     assert result.seeds == (0, 1, 3) and result.pairs == 4
     values = claim_values(result)
@@ -326,8 +326,8 @@ class Seeds:
         self._random = random.Random(number)
 
     def draw(self, truth: float) -> tuple[float, float]:
-        own = self._random.gauss(0, 1)
-        return truth + 0.9 * own + 0.436 * self._random.gauss(0, 1), truth + own
+        deviation = self._random.gauss(0, 1)
+        return truth + 0.9 * deviation + 0.436 * self._random.gauss(0, 1), truth + deviation
 
 
 def every_seed_is_judged(number: int) -> Means:
@@ -376,13 +376,15 @@ def biases(rule: Callable[[int], Means]) -> dict[float, float]:
         for truth, values in rule(number).items():
             errors.setdefault(truth, []).append(statistics.fmean(values) - truth)
     return {
-        truth: statistics.fmean(each) / (statistics.stdev(each) / len(each) ** 0.5) for truth, each in errors.items()
+        truth: statistics.fmean(configuration_errors)
+        / (statistics.stdev(configuration_errors) / len(configuration_errors) ** 0.5)
+        for truth, configuration_errors in errors.items()
     }
 
 
 def test_no_reported_mean_is_biased_by_pruning() -> None:
-    found = biases(screening_is_judged)
-    assert set(found) == set(CONFIGURATIONS) and all(abs(each) < 3 for each in found.values()), found
+    scores = biases(screening_is_judged)
+    assert set(scores) == set(CONFIGURATIONS) and all(abs(score) < 3 for score in scores.values()), scores
 
 
 @pytest.mark.parametrize("rule", [every_seed_is_judged, first_seed_is_judged])

@@ -79,7 +79,7 @@ def values(results: StudyResults) -> dict[str, float | None]:
     [RunEnded, *(pytest.param(event, marks=pytest.mark.long) for event in (TrialStarted, EpochEnded, TrialEnded))],
 )
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_driver_ends_in_words_and_the_same_command_comes_to_the_right_end(
+def test_a_driver_ends_with_a_message_and_the_same_command_completes(
     name: str, after: type, tmp_path: Path, undisturbed: StudyResults
 ) -> None:
     fault, words = FAULTS[name]
@@ -133,7 +133,7 @@ def test_trials_without_runs_are_trained_again_under_their_numbers(tmp_path: Pat
     )
 
 
-def test_a_study_that_was_deleted_is_told_apart_from_one_that_was_never_started(tmp_path: Path) -> None:
+def test_a_deleted_study_is_distinguished_from_one_that_was_never_started(tmp_path: Path) -> None:
     played = Played(tmp_path, search={"seeds": 1})
     played.answer()
     delete_study(tmp_path / "results" / "studies.db")

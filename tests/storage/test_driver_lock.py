@@ -80,7 +80,7 @@ def test_any_name_of_a_study_will_do(database: str, study: str) -> None:
         assert driver_of(store, "s") is None
 
 
-def test_a_folder_without_room_for_locks_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_allow_lock_files_is_named(tmp_path: Path) -> None:
     with Store.open(tmp_path / "studies.db") as store:
         (tmp_path / "studies.db.s.lock").mkdir()
         with pytest.raises(StoreError, match="the folder of the database must allow lock files"):

@@ -51,9 +51,11 @@ def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"operator": "', '"operator": "old-'))
     (tmp_path / "results" / "studies.db").unlink()
     assert train(tmp_path).returncode == 0
-    ((found, _),) = rows(tmp_path / "results")
-    assert found.environment and str(found.environment.operator).startswith("old-"), "as it was trained, not as here"
-    assert found.earlier == () and row.environment is not None
+    ((rebuilt, _),) = rows(tmp_path / "results")
+    assert rebuilt.environment and str(rebuilt.environment.operator).startswith("old-"), (
+        "as it was trained, not as here"
+    )
+    assert rebuilt.earlier == () and row.environment is not None
 
 
 @pytest.mark.long
@@ -65,9 +67,9 @@ def test_trainings_on_other_data_are_other_rows_of_a_shared_database(tmp_path: P
         data = write_folder(tmp_path / f"images of {name}", classes)
         result = train(tmp_path, "--data", data, "--results", name, *storage, recipe=recipe)
         assert result.returncode == 0, result.stderr
-    found = rows(tmp_path)
-    assert sorted(row.folder.parts[-3] for row, _ in found) == ["first", "second"]
-    assert len({row.folder.name for row, _ in found}) == 1 and all(set(metrics) == {1} for _, metrics in found)
+    stored = rows(tmp_path)
+    assert sorted(row.folder.parts[-3] for row, _ in stored) == ["first", "second"]
+    assert len({row.folder.name for row, _ in stored}) == 1 and all(set(metrics) == {1} for _, metrics in stored)
     result = train(
         tmp_path, "--data", tmp_path / "images of first", "--results", "second", *storage, "--fresh", recipe=recipe
     )
@@ -81,13 +83,13 @@ def test_a_training_that_is_stopped_and_resumed_keeps_one_row(tmp_path: Path) ->
     with pytest.raises(Stopped), recording_run(row, database) as recorder:
         for record in trained(job, lambda: (job.folder / "epochs.jsonl").is_file() and bool(read_epochs(job.folder))):
             recorder.record(record)
-    ((found, _),) = rows(tmp_path)
-    assert (found.state, found.epochs_done) == (RunState.STOPPED, 1) and "stopped in epoch 2" in (found.cause or "")
+    ((stored, _),) = rows(tmp_path)
+    assert (stored.state, stored.epochs_done) == (RunState.STOPPED, 1) and "stopped in epoch 2" in (stored.cause or "")
     with recording_run(row, database) as recorder:
         for record in trained(job):
             recorder.record(record)
-    ((found, metrics),) = rows(tmp_path)
-    assert (found.state, found.cause, found.epochs_done) == (RunState.COMPLETE, None, 2) and set(metrics) == {1, 2}
+    ((stored, metrics),) = rows(tmp_path)
+    assert (stored.state, stored.cause, stored.epochs_done) == (RunState.COMPLETE, None, 2) and set(metrics) == {1, 2}
 
 
 def test_how_a_training_ends_is_recorded(tmp_path: Path) -> None:
@@ -112,9 +114,9 @@ def test_a_busy_database_holds_nothing_up_and_gets_all_later(
     with recording_run(full_row(job.folder), tmp_path / "studies.db") as recorder:
         first, *rest = [record for record in trained(job) if not isinstance(record, Started)]
         recorder.record(first)
-        told = capsys.readouterr().err
-        assert told.count("warning:") == 1 and "must not be held by another process" in told
-        assert "run the same command again" in told
+        warning = capsys.readouterr().err
+        assert warning.count("warning:") == 1 and "must not be held by another process" in warning
+        assert "run the same command again" in warning
         other.execute("ROLLBACK")
         other.close()
         for record in rest:
@@ -123,7 +125,7 @@ def test_a_busy_database_holds_nothing_up_and_gets_all_later(
     assert row.state == RunState.COMPLETE and set(metrics) == {1, 2} and capsys.readouterr().err == ""
 
 
-def test_a_database_that_is_none_is_told_and_the_training_ends_well(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_reported_and_the_training_completes(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "studies.db").write_bytes(b"a letter to my aunt, and no database at all" * 40)
     result = train(tmp_path)
@@ -136,7 +138,7 @@ def test_a_database_that_is_none_is_told_and_the_training_ends_well(tmp_path: Pa
     assert row.state == RunState.COMPLETE and set(metrics) == {1, 2}
 
 
-def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None:
+def test_a_database_that_vanishes_meanwhile_is_created_again(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run")
     with recording_run(full_row(job.folder), tmp_path / "studies.db") as recorder:
         records = trained(job)
@@ -148,19 +150,19 @@ def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None
 
 
 @pytest.mark.long
-def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
+def test_show_compares_proxy_and_full_scale(tmp_path: Path) -> None:
     played = Played(tmp_path)
     best = played.answer().best
     assert best is not None and best.mean is not None
-    results, trial = played.place.results, best.trials[0]
+    results, trial = played.workspace.results, best.trials[0]
     result = called("show", played.path, "--results", results, cwd=tmp_path)
     assert "Full scale" not in result.stdout
     recipe = RECIPE | {"epochs": 1, "schedule": {"warmup_epochs": 0}, "batch_size": 8, "micro_batch": 8}
     recipe |= {"data": {"dataset": "shapes", "train_size": 8, "val_size": 8}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     options = ("--recipe", "recipe.yaml", "--results", results)
-    said = called("train", "best-of", played.path, *options, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
+    training = called("train", "best-of", played.path, *options, cwd=tmp_path)
+    assert training.returncode == 0, training.stderr
     result = called("show", played.path, "--results", results, cwd=tmp_path)
     (line,) = [line for line in result.stdout.splitlines() if line.startswith(f"{trial} ") and "recipe" in line]
     assert "complete" in line and "1/1" in line and f"{best.mean:.2f} ± " in line
@@ -175,12 +177,12 @@ def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
     assert {row["trial"] for row in values["full_scale"]} == {trial}
 
 
-def test_a_training_that_nobody_is_at_any_longer_was_interrupted(tmp_path: Path) -> None:
+def test_a_training_without_a_process_was_interrupted(tmp_path: Path) -> None:
     played = Played(tmp_path)
     played.answer()
-    with Store.open(played.place.database) as store:
+    with Store.open(played.workspace.database) as store:
         FullScaleRuns(store).save(full_row(tmp_path / "net", study="question", trial=0), {}, is_whole=True)
-    command = ("show", played.path, "--results", played.place.results, "--json")
+    command = ("show", played.path, "--results", played.workspace.results, "--json")
 
     def state() -> str:
         (row,) = json.loads(called(*command, cwd=tmp_path).stdout)["full_scale"]

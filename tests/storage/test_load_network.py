@@ -43,7 +43,7 @@ def test_the_folder_of_a_training_gives_the_weights_that_are_asked_for(training:
     assert network.source["source"] in network.about and "epoch" in network.about
 
 
-def test_a_file_in_such_a_folder_knows_its_training(training: Training) -> None:
+def test_a_file_in_such_a_folder_is_of_its_training(training: Training) -> None:
     network = load_network(str(training[0] / WEIGHTS["last"]))
     assert network.full_recipe is not None and network.name == "net-0123/last"
 
@@ -99,17 +99,17 @@ def test_images_of_a_run_of_an_earlier_recipe_are_not_those_of_now(
     assert result.returncode == 2 and "an earlier version trained this one" in result.stderr, result.stderr
 
 
-def test_what_is_not_there_is_told_with_what_is(training: Training, tmp_path: Path) -> None:
-    def said(named: Path | str, which: str | None = None) -> str:
+def test_what_is_missing_is_reported_with_what_exists(training: Training, tmp_path: Path) -> None:
+    def refusal(named: Path | str, which: str | None = None) -> str:
         with pytest.raises(UserError) as caught:
             load_network(str(named), which=which)
         return str(caught.value)
 
-    assert "must be that of a training" in said(tmp_path)
-    assert "with the folder of a training at full scale" in said("replknet_nano", "last")
+    assert "must be that of a training" in refusal(tmp_path)
+    assert "with the folder of a training at full scale" in refusal("replknet_nano", "last")
     for name in (NETWORK, RECIPE):
         (tmp_path / name).write_text((training[0] / name).read_text())
-    assert "not completed an epoch" in said(tmp_path)
+    assert "not completed an epoch" in refusal(tmp_path)
     (tmp_path / WEIGHTS["best"]).write_bytes((training[0] / WEIGHTS["best"]).read_bytes())
     assert load_network(str(tmp_path)).spec == load_network(str(training[0])).spec
-    assert "There are: best." in said(tmp_path, "last-ema")
+    assert "There are: best." in refusal(tmp_path, "last-ema")

@@ -118,7 +118,7 @@ def content(database: str) -> dict[str, list[tuple[object, ...]]]:
         return {table: [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))] for table in tables}
 
 
-def test_the_migrations_make_what_the_tables_say(database: str) -> None:
+def test_the_migrations_make_what_the_tables_define(database: str) -> None:
     with Store.open(database) as store, store.engine.connect() as connection:
         options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []

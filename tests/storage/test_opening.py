@@ -33,8 +33,8 @@ def test_a_path_is_created_with_its_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a b.db", "{x}.db", "100%.db", "what?.db", "#1.db", "größe.db", "it's.db"])
 def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
-    for where in (file, database_url(file).render_as_string()):
-        with Store.open(where) as store:
+    for address in (file, database_url(file).render_as_string()):
+        with Store.open(address) as store:
             store.ensure_run(RUN)
             open_study(store, "s", directions=["maximize"])
     assert file.exists()
@@ -47,11 +47,11 @@ def test_sqlite_has_our_settings_for_us_and_for_optuna(tmp_path: Path) -> None:
         study = open_study(store, "s", directions=["maximize"])
         for owner in (store.engine, study._storage._rows.engine):  # type: ignore[attr-defined]
             with owner.connect() as connection:
-                found = [
+                pragmas = [
                     connection.execute(text(f"PRAGMA {name}")).scalar()
                     for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
                 ]
-            assert found == ["wal", 1, 1, 30_000]
+            assert pragmas == ["wal", 1, 1, 30_000]
 
 
 def test_reading_creates_nothing(tmp_path: Path) -> None:
@@ -265,5 +265,5 @@ def test_processes_that_create_it_together_all_succeed(database: str) -> None:
 
 def test_importing_the_store_is_cheap() -> None:
     code = "import sys, harness.storage; print(*[m for m in ('optuna', 'alembic', 'torch', 'ray') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""

@@ -1,4 +1,4 @@
-"""What a run's rows hold, whatever is said of the run, in whatever order."""
+"""Invariants of a run's rows, whatever is recorded of the run, in whatever order."""
 
 import itertools
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @examples(40)
 @given(operations=st.lists(OPERATIONS, max_size=10))
-def test_states_hold_whatever_is_said(shared_store: Store, operations: list[str | list[Record]]) -> None:
+def test_states_are_valid_whatever_is_recorded(shared_store: Store, operations: list[str | list[Record]]) -> None:
     store = shared_store
     run = Run(NANO, ProxyRecipe(epochs=3), next(UNUSED_SEEDS))
     row = store.ensure_run(run)
@@ -73,8 +73,8 @@ def test_states_hold_whatever_is_said(shared_store: Store, operations: list[str 
         if starts:
             last = max(i for i, record in enumerate(accepted) if isinstance(record, Started))
             first_epoch = accepted[last].first_epoch  # type: ignore[union-attr]
-            said = {record.epoch for record in accepted[last:] if isinstance(record, Epoch)}
-            assert {e.epoch for e in store.epochs(run.id) if e.epoch >= first_epoch} <= said
+            recorded = {record.epoch for record in accepted[last:] if isinstance(record, Epoch)}
+            assert {e.epoch for e in store.epochs(run.id) if e.epoch >= first_epoch} <= recorded
 
 
 def _do(store: Store, run: Run, operation: str | list[Record]) -> list[Record]:

@@ -101,7 +101,7 @@ def test_settled_runs_stay_as_they_are(store: Store, state: RunState) -> None:
 
 
 @pytest.mark.parametrize("state", [state for state in FINAL if state not in (RunState.COMPLETE, RunState.DIVERGED)])
-def test_other_runs_go_on_where_they_were(store: Store, state: RunState) -> None:
+def test_other_runs_resume_where_they_were(store: Store, state: RunState) -> None:
     store.ensure_run(RUN)
     store.claim(RUN.id, "s", Path("/results/s"))
     store.record(RUN.id, [STARTED, epoch(1), epoch(2), epoch(3), Ended(state, 6.0, "because")])
@@ -129,12 +129,12 @@ def test_an_attempt_from_the_start_leaves_nothing_of_the_one_before(store: Store
 def test_a_run_without_all_of_its_epochs_is_not_complete(store: Store, seen: list[int]) -> None:
     store.ensure_run(RUN)
     store.claim(RUN.id, "s", Path("/results/s"))
-    taken = store.record(RUN.id, [replace(STARTED, first_epoch=3), *map(epoch, seen), Ended(RunState.COMPLETE, 1.0)])
+    accepted = store.record(RUN.id, [replace(STARTED, first_epoch=3), *map(epoch, seen), Ended(RunState.COMPLETE, 1.0)])
     row = store.run(RUN.id)
     assert row.state == RunState.FAILED and row.cause is not None
     missing = sorted({1, 2, 3} - set(seen))
     assert f"lacks {len(missing)} of 3 epochs ({', '.join(map(str, missing))})" in row.cause
-    assert taken[-1] == Ended(RunState.FAILED, 1.0, row.cause), "the driver acts on what was written"
+    assert accepted[-1] == Ended(RunState.FAILED, 1.0, row.cause), "the driver acts on what was written"
     assert store.claim(RUN.id, "s", Path("/results/s")), "it may be trained again"
     store.record(RUN.id, [replace(STARTED, first_epoch=4), epoch(1), epoch(2), epoch(3)])
     store.record(RUN.id, [Ended(RunState.COMPLETE, 0.5)])
@@ -209,8 +209,8 @@ def test_what_is_not_finite_is_kept(store: Store, value: float) -> None:
     store.ensure_run(RUN)
     store.claim(RUN.id, "s", Path("/results/s"))
     store.record(RUN.id, [STARTED, replace(epoch(1), train_loss=value), Measured("m", value)])
-    found = (store.epochs(RUN.id)[0].train_loss, store.metrics(RUN.id)["m"])
-    assert all(f == value or (math.isnan(f) and math.isnan(value)) for f in found)
+    stored = (store.epochs(RUN.id)[0].train_loss, store.metrics(RUN.id)["m"])
+    assert all(number == value or (math.isnan(number) and math.isnan(value)) for number in stored)
 
 
 def test_many_runs_at_once(store: Store) -> None:
@@ -235,7 +235,7 @@ def test_wall_times_are_of_complete_runs(store: Store) -> None:
     assert store.wall_times(ProxyRecipe(epochs=4)) == []
 
 
-def test_what_nobody_recorded_is_not_found(store: Store) -> None:
+def test_what_was_not_recorded_is_not_found(store: Store) -> None:
     store.save_study("known", fingerprint="f", resolved="study: known")
     for ask in (store.run, lambda run_id: store.record(run_id, [STARTED])):
         with pytest.raises(NotFound, match="the run must have been recorded, but got 'ffff'"):
@@ -280,10 +280,10 @@ def test_fresh_keeps_what_others_have(store: Store) -> None:
     mine, shared, taken, free = (Run(NANO, RECIPE, seed) for seed in range(4))
     for name in "st":
         study = open_study(store, name, directions=["maximize"])
-        asked = study.ask()
-        asked.set_user_attr("a", 1)
-        asked.report(0.5, 1)
-        study.tell(asked, 1.0)
+        asked_trial = study.ask()
+        asked_trial.set_user_attr("a", 1)
+        asked_trial.report(0.5, 1)
+        study.tell(asked_trial, 1.0)
     for trial, run in enumerate((mine, shared)):
         train(store, run)
         store.link("s", trial, run.id, 0)
@@ -311,8 +311,8 @@ def test_a_results_folder_can_be_moved(tmp_path: Path) -> None:
             store.claim(Run(NANO, RECIPE, seed).id, "s", folder)
     here.rename(there)
     with Store.open(there / "studies.db") as store:
-        found = [store.run(Run(NANO, RECIPE, seed).id).folder for seed in range(2)]
-    assert found == [there / "s", tmp_path / "outside"]
+        folders = [store.run(Run(NANO, RECIPE, seed).id).folder for seed in range(2)]
+    assert folders == [there / "s", tmp_path / "outside"]
 
 
 def test_readers_see_whole_batches_while_a_driver_writes(database: str) -> None:

@@ -120,13 +120,13 @@ def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None
 
 def renaming(source: str) -> list[str]:
     """The functions that rename a file: calls of `rename`, or of `replace` with one position and nothing else."""
-    found = []
+    functions = []
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef):
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
             attributes = [call.func.attr for call in calls if isinstance(call.func, ast.Attribute) and is_path(call)]
-            found += [function.name] if {"rename", "replace"} & set(attributes) else []
-    return found
+            functions += [function.name] if {"rename", "replace"} & set(attributes) else []
+    return functions
 
 
 def is_path(call: ast.Call) -> bool:
@@ -134,15 +134,15 @@ def is_path(call: ast.Call) -> bool:
 
 
 def test_nothing_else_renames_what_it_has_written() -> None:
-    found = {
+    moves = {
         (path.relative_to(PACKAGE).as_posix(), name)
         for path in PACKAGE.rglob("*.py")
         for name in renaming(path.read_text(encoding="utf-8"))
         if path.name != "atomic_write.py"
     }
-    assert found == MOVES
+    assert moves == MOVES
 
 
-def test_renaming_is_told_from_other_replacements() -> None:
+def test_renaming_is_distinguished_from_other_replacements() -> None:
     source = "def f():\n a.replace(b)\ndef g():\n a.replace('b', 'c')\n spec.replace(K=3)\ndef h():\n a.rename(b)"
     assert renaming(source) == ["f", "h"]

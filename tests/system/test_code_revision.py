@@ -78,7 +78,7 @@ def test_the_digests_import_neither_torch_nor_the_code() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', "{"])
-def test_a_cache_that_cannot_be_read_is_computed_anew(
+def test_a_cache_that_cannot_be_read_is_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.setattr(code_revision, "CACHE", tmp_path / "cache" / "revisions.json")

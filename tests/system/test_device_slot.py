@@ -95,13 +95,13 @@ def test_no_step_runs_while_a_measurement_holds_the_slot_and_four_trainers_do_no
     wait_for(lambda: all(len(steps(log)) > 5 for log in logs))
     held = []
     for _ in range(5):
-        asked = time.monotonic()
+        requested = time.monotonic()
         with measuring(timeout_s=20) as quiet:
             assert quiet.is_quiet
             begin = time.monotonic()
             time.sleep(0.1)
             held.append((begin, time.monotonic()))
-        assert begin - asked < 10
+        assert begin - requested < 10
         time.sleep(0.05)
     counts = [len(steps(log)) for log in logs]
     wait_for(lambda: all(len(steps(log)) > count for log, count in zip(logs, counts, strict=True)))
@@ -133,7 +133,7 @@ def test_only_one_measures_at_a_time(start: Start) -> None:
         assert not quiet.is_quiet
 
 
-def test_a_trainer_goes_on_without_a_slot_that_is_never_given_back(
+def test_a_trainer_continues_without_a_slot_that_is_never_given_back(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = start(MEASURER, 60)
@@ -212,7 +212,7 @@ def test_a_temporary_folder_that_cannot_be_written_to_stops_no_training(
 
 
 class Gpu:
-    """A stand-in for `torch.device`: there need be no GPU for its slot."""
+    """A fake of `torch.device`: there need be no GPU for its slot."""
 
     type = "cuda"
     index = 0
@@ -225,7 +225,7 @@ def gpu(slots: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:  # noqa: ARG001
     return Gpu()
 
 
-def test_times_on_a_gpu_let_others_train_on_the_processor_and_nobody_measure_there(gpu: Gpu) -> None:
+def test_times_on_a_gpu_let_others_train_on_the_processor_but_not_measure_there(gpu: Gpu) -> None:
     def others() -> tuple[bool, bool]:
         with computing():
             can_train = bool(device_slot._state.hold and device_slot._state.hold.held)
@@ -253,7 +253,7 @@ def test_training_on_a_gpu_keeps_measurements_off_both_devices(gpu: Gpu) -> None
             assert pool.submit(is_quiet, None).result()
 
 
-def test_measurements_on_both_devices_beside_training_do_not_wait_for_each_other(gpu: Gpu) -> None:
+def test_measurements_on_both_devices_during_training_do_not_wait_for_each_other(gpu: Gpu) -> None:
     end = time.monotonic() + 1.5
 
     def train() -> int:
@@ -278,5 +278,5 @@ def test_measurements_on_both_devices_beside_training_do_not_wait_for_each_other
         patch.setattr(device_slot, "SETTLE_S", 0.0)
         trainers = [pool.submit(train) for _ in range(2)]
         measurers = [pool.submit(measure, device) for device in (None, gpu)]
-        assert all(all(each.result(timeout=30)) and each.result() for each in measurers)
-        assert all(each.result(timeout=30) > 0 for each in trainers)
+        assert all(all(measurer.result(timeout=30)) and measurer.result() for measurer in measurers)
+        assert all(trainer.result(timeout=30) > 0 for trainer in trainers)

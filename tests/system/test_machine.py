@@ -34,8 +34,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
     faults = {}
     for mode in ("keep", "as it is"):
-        done = subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True)
-        faults[mode] = int(done.stdout)
+        result = subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True)
+        faults[mode] = int(result.stdout)
     assert faults["keep"] < faults["as it is"] / 10
 
 
@@ -61,9 +61,9 @@ def test_the_quota_of_a_control_group_is_the_least_of_those_above_it(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
-    own = tmp_path / "own"
-    own.write_text("0::/a/b\n")
-    assert cpu_quota(tmp_path, own) == quota
+    cgroup_file = tmp_path / "own"
+    cgroup_file.write_text("0::/a/b\n")
+    assert cpu_quota(tmp_path, cgroup_file) == quota
     assert cpu_quota(tmp_path, tmp_path / "none") == (None if "cpu.max" in files or not files else quota)
 
 
@@ -77,17 +77,17 @@ def test_processors_are_those_of_the_affinity_or_fewer(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_ray_is_told_the_processors_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gets_the_processors_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     from harness.executors import ray_cluster
 
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(ray, "init", lambda **settings: told.update(settings))
+    ray_settings: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **settings: ray_settings.update(settings))
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
         ray_cluster.start_cluster()
     finally:
         os.sched_setaffinity(0, before)
-    assert told["num_cpus"] == 1
+    assert ray_settings["num_cpus"] == 1

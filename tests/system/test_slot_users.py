@@ -122,7 +122,7 @@ def spans(path: Path) -> list[tuple[float, float]]:
 
 
 def overlapping(path: Path, held: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [each for each in spans(path) for begin, end in held if each[0] < end and each[1] > begin]
+    return [span for span in spans(path) for begin, end in held if span[0] < end and span[1] > begin]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -133,7 +133,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def is_quiet_elsewhere(timeout_s: float = 0.05) -> bool:
-    """Whether another thread, which stands for another process, has the slot alone now."""
+    """Whether another thread, in place of another process, gets the slot alone now."""
 
     def measure() -> bool:
         with measuring(timeout_s=timeout_s) as quiet:
@@ -147,7 +147,7 @@ def is_quiet_elsewhere(timeout_s: float = 0.05) -> bool:
 
 
 @pytest.mark.long
-def test_processes_that_read_images_stop_for_a_measurement_and_nobody_waits_for_each_other(
+def test_processes_that_read_images_stop_for_a_measurement_without_waiting_for_each_other(
     start: Start, tmp_path: Path
 ) -> None:
     items, batches = tmp_path / "items.log", tmp_path / "batches.log"
@@ -155,10 +155,10 @@ def test_processes_that_read_images_stop_for_a_measurement_and_nobody_waits_for_
     wait_for(lambda: batches.exists() and len(batches.read_text()) > 5)
     held = []
     for _ in range(4):
-        asked = time.monotonic()
+        requested = time.monotonic()
         with measuring(timeout_s=30) as quiet:
             begin = time.monotonic()
-            assert quiet.is_quiet and begin - asked < 10
+            assert quiet.is_quiet and begin - requested < 10
             time.sleep(0.15)
             held.append((begin, time.monotonic()))
         count = len(batches.read_text())
@@ -216,15 +216,15 @@ def test_a_verb_waits_for_a_measurement_to_end(name: str, slots: Path, tmp_path:
     result = called(*VERBS[name], cwd=tmp_path)
     took_s = time.monotonic() - begin
     assert result.returncode == 0, result.stderr
-    done: list[CommandResult] = []
-    verb = threading.Thread(target=lambda: done.append(called(*VERBS[name], cwd=tmp_path)))
+    results: list[CommandResult] = []
+    verb = threading.Thread(target=lambda: results.append(called(*VERBS[name], cwd=tmp_path)))
     with measuring(timeout_s=5) as quiet:
         assert quiet.is_quiet
         verb.start()
         verb.join(min(5.0, 2 * took_s + 0.5))
         assert verb.is_alive(), "it computes while times are taken"
     verb.join(60)
-    assert done and done[0].returncode == 0, done
+    assert results and results[0].returncode == 0, results
 
 
 # What takes times
@@ -280,8 +280,8 @@ def test_work_that_takes_part_itself_runs_while_it_is_measured_and_other_work_wa
         inner = [start(MEASURER, 0.1) for _ in range(2)]  # one after the other
         for process in inner:
             assert process.stdout is not None and process.stdout.readline().strip() == "True"
-        with computing(), measuring(timeout_s=20) as own:
-            assert own.is_quiet
+        with computing(), measuring(timeout_s=20) as measurement:
+            assert measurement.is_quiet
         end = time.monotonic()
     assert overlapping(log, [(begin, end)]) == []
     with measuring(timeout_s=20) as again:
@@ -291,7 +291,7 @@ def test_work_that_takes_part_itself_runs_while_it_is_measured_and_other_work_wa
         assert len(spans(log)) == count
 
 
-def test_times_that_others_did_not_make_room_for_are_on_record(
+def test_times_that_others_disturbed_are_on_record(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     holder = start(MEASURER, 60)

@@ -1,4 +1,4 @@
-"""A checkpoint carries its run, its records and a digest; one that fails a check is not used: the run starts anew."""
+"""A checkpoint contains its run, its records and a digest; one that fails a check is not used: the run starts over."""
 
 import itertools
 from collections.abc import Callable
@@ -128,13 +128,13 @@ def test_a_single_changed_bit_of_a_weight_is_found(tmp_path: Path) -> None:
 def test_the_digest_tells_types_shapes_and_order_apart() -> None:
     states: list[Any] = [1, 1.0, True, "1", [1], [[1]], None, [1, 2], [2, 1], torch.ones(2), torch.ones(2, 1)]
     states += [torch.ones(2, dtype=torch.int32), torch.ones((), dtype=torch.bfloat16), {"a": 1, "b": 2}, {"a": 2}]
-    digests = [content_digest({"value": each}) for each in states]
+    digests = [content_digest({"value": state}) for state in states]
     assert len(set(digests)) == len(states)
     strided = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
     assert content_digest({"a": strided}) == content_digest({"a": strided.contiguous()})
 
 
-def test_a_disk_that_is_full_ends_the_run_in_words_and_keeps_the_old_checkpoint(
+def test_a_full_disk_ends_the_run_with_a_message_and_keeps_the_old_checkpoint(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_in(data, "full")

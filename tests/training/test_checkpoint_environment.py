@@ -34,9 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(folder: Path, *options: str) -> str:
-    done = called("run", "study.yaml", *INLINE, *options, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    result = called("run", "study.yaml", *INLINE, *options, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def begin(folder: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_checkpoint_names_the_epoch_from_which_each_environment_computed(
     assert sum(isinstance(record, Epoch) for record in records) == 3 and isinstance(records[-2], Measured)
     state = read_state(job.checkpoint)
     assert state is not None
-    assert [(each["epoch"], each["environment"]["settings"][SETTING]) for each in state["environments"]] == [
+    assert [(entry["epoch"], entry["environment"]["settings"][SETTING]) for entry in state["environments"]] == [
         (1, FIRST),
         (3, SECOND),
     ]

@@ -22,23 +22,23 @@ def figures(boxes: list[list[float]], labels: list[int], **changes: Any) -> Inst
     return Instances(rows, np.array(labels, np.int64), **fields)
 
 
-def found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
+def detections_of(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
     rows = np.array(boxes, np.float32).reshape(-1, 4)
     return Detections(rows, np.array(labels, np.int64), np.array(scores, np.float32))
 
 
 def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
     one, crowd, inside = [0.0, 0, 10, 10], [20.0, 20, 80, 80], [30.0, 30, 40, 40]
-    there = figures([one, crowd], [0, 0], is_crowd=np.array([False, True]))
-    detections = found([inside, one], [0, 0], [0.9, 0.8])
-    assert dict(detection_metrics([detections], [there], NAMES))["ap"] == pytest.approx(100)
+    instances = figures([one, crowd], [0, 0], is_crowd=np.array([False, True]))
+    detections = detections_of([inside, one], [0, 0], [0.9, 0.8])
+    assert dict(detection_metrics([detections], [instances], NAMES))["ap"] == pytest.approx(100)
     alone = dict(detection_metrics([detections], [figures([one], [0])], NAMES))
     assert alone["ap"] == pytest.approx(50)
 
 
 def test_sizes_go_by_the_area_of_the_figure_and_not_of_its_box() -> None:
     box = [0.0, 0, 100, 100]
-    seen = [found([box], [0], [0.9])]
+    seen = [detections_of([box], [0], [0.9])]
     thin = dict(detection_metrics(seen, [figures([box], [0], areas=np.array([1000.0], np.float32))], NAMES))
     whole = dict(detection_metrics(seen, [figures([box], [0])], NAMES))
     assert "ap_small" in thin and "ap_large" not in thin
@@ -46,17 +46,19 @@ def test_sizes_go_by_the_area_of_the_figure_and_not_of_its_box() -> None:
 
 
 def test_classes_and_sizes_that_are_not_there_have_no_figure() -> None:
-    seen = dict(detection_metrics([found([], [], [])], [figures([[0.0, 0, 10, 10]], [1])], NAMES))
+    seen = dict(detection_metrics([detections_of([], [], [])], [figures([[0.0, 0, 10, 10]], [1])], NAMES))
     assert seen == {"ap": 0, "ap50": 0, "ap75": 0, "ap_small": 0, "ap_b": 0}
-    assert dict(detection_metrics([found([], [], [])], [figures([], [])], NAMES)) == {}
+    assert dict(detection_metrics([detections_of([], [], [])], [figures([], [])], NAMES)) == {}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [random_image(rng) for _ in range(6)]
-    own = dict(
-        detection_metrics([detections for _, detections in images], [there for there, _ in images], NAMES, masks=True)
+    metrics = dict(
+        detection_metrics(
+            [detections for _, detections in images], [instances for instances, _ in images], NAMES, masks=True
+        )
     )
     metric = MeanAveragePrecision(
         iou_type=("bbox", "segm"),
@@ -65,7 +67,9 @@ def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
         class_metrics=True,
         backend="pycocotools",
     )
-    metric.update([as_tensors(detections) for _, detections in images], [as_tensors(there) for there, _ in images])
+    metric.update(
+        [as_tensors(detections) for _, detections in images], [as_tensors(instances) for instances, _ in images]
+    )
     expected = metric.compute()
     for kind, prefix in (("bbox", ""), ("segm", "mask_")):
         theirs = {
@@ -76,8 +80,8 @@ def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
         by_class = expected[f"{kind}_map_per_class"].tolist()
         theirs |= {f"ap_{NAMES[label]}": by_class[i] for i, label in enumerate(expected["classes"].tolist())}
         shown = {prefix + name: 100 * float(share) for name, share in theirs.items() if share >= 0}
-        mine = {name: own[name] for name in own if name.startswith("mask_") == bool(prefix)}
-        assert mine == pytest.approx(shown, rel=1e-5, abs=1e-5)
+        prefixed = {name: metrics[name] for name in metrics if name.startswith("mask_") == bool(prefix)}
+        assert prefixed == pytest.approx(shown, rel=1e-5, abs=1e-5)
 
 
 def random_image(rng: np.random.Generator) -> tuple[Instances, Detections]:
@@ -88,12 +92,12 @@ def random_image(rng: np.random.Generator) -> tuple[Instances, Detections]:
     labels = rng.integers(0, 3, count)
     masks = tuple(encode_rle(ellipse(box)) for box in boxes)
     areas = np.array([ellipse(box).sum() for box in boxes], np.float32)
-    there = Instances(boxes, labels, areas, crowds, masks)
+    instances = Instances(boxes, labels, areas, crowds, masks)
     near = (boxes + rng.normal(0, 3, boxes.shape)).clip(0, SIDE).astype(np.float32)
     guesses = np.concatenate([near, random_boxes(rng, 3)])
     guessed = np.where(rng.random(len(guesses)) < 0.8, np.concatenate([labels, [0, 1, 2]]), 1)
     scores = rng.random(len(guesses)).astype(np.float32)
-    return there, Detections(guesses, guessed, scores, tuple(encode_rle(ellipse(box)) for box in guesses))
+    return instances, Detections(guesses, guessed, scores, tuple(encode_rle(ellipse(box)) for box in guesses))
 
 
 def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray[Any, Any]:

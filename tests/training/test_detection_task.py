@@ -34,12 +34,12 @@ def test_a_detector_trains_from_start_to_finish(tmp_path: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["fcos", pytest.param("cascade_mask_rcnn", marks=pytest.mark.long)])
-def test_a_training_that_was_stopped_goes_on_to_the_bit(tmp_path: Path, kind: str) -> None:
+def test_a_stopped_training_resumes_bitwise(tmp_path: Path, kind: str) -> None:
     whole = trained(job_of(tmp_path / "whole", recipe_of(kind)))
     job = job_of(tmp_path / "parts", recipe_of(kind))
-    asked = itertools.count()
+    calls = itertools.count()
     with pytest.raises(Stopped):
-        list(run_worker(job, CPU, should_stop=lambda: next(asked) == 3))
+        list(run_worker(job, CPU, should_stop=lambda: next(calls) == 3))
     resumed = trained(job)
     assert any("resuming in epoch 2 after 1 steps" in record.text for record in resumed if isinstance(record, Message))
     assert outcome(epochs_of(resumed)) == outcome(epochs_of(whole)[1:])
@@ -108,7 +108,7 @@ def test_training_images_without_a_figure_are_left_out_unless_wanted(tmp_path: P
     assert target["boxes"].shape == (0, 4)
 
 
-def test_subsets_are_drawn_by_lot_and_the_same_every_time(tmp_path: Path) -> None:
+def test_subsets_are_random_and_the_same_every_time(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco", train=8, val=4)
     one, other = (open_detection(coco(train_size=5, val_size=2), root, tmp_path) for _ in range(2))
     assert len(one.train) == 5 and len(one.val) == 2

@@ -95,7 +95,7 @@ def test_a_transfer_has_more_code_and_libraries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "flags", "capability"),
+    ("setting", "flags", "capability"),
     [
         ("", "avx2 fma avx512vl avx512bw avx512dq", "AVX512"),
         ("", "avx2 fma avx512f", "AVX2"),
@@ -105,10 +105,10 @@ def test_a_transfer_has_more_code_and_libraries() -> None:
     ],
 )
 def test_the_instructions_are_those_that_torch_would_choose(
-    monkeypatch: pytest.MonkeyPatch, asked: str, flags: str, capability: str
+    monkeypatch: pytest.MonkeyPatch, setting: str, flags: str, capability: str
 ) -> None:
     monkeypatch.setattr(machine, "_cpu_flags", lambda: frozenset(flags.split()))
-    monkeypatch.setenv("ATEN_CPU_CAPABILITY", asked)
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", setting)
     assert machine.cpu_capability() == capability
 
 

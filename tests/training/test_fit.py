@@ -1,4 +1,4 @@
-"""The loop does what it says: it learns, repeats itself bit for bit, goes on where it was, and stops at nonsense."""
+"""The training loop learns, is deterministic, resumes where it was, and stops at values that are not finite."""
 
 import itertools
 import subprocess

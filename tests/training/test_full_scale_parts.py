@@ -43,8 +43,8 @@ def study(folder: Path, text: str) -> Any:
 def test_choices_are_put_on_the_full_scale_base(tmp_path: Path) -> None:
     text = "study: a\nbase: replknet_nano\naxes: {K: [[3, 3, 3, 3], [13, 13, 13, 13]], shortcut: [true, false]}\n"
     file = study(tmp_path, text + "full_scale: {base: replknet_31b}\n")
-    found = full_scale_network(file, {"K": [3, 3, 3, 3], "shortcut": False})
-    assert found == PRESETS["replknet_31b"].replace(K=3, reparam=None, shortcut=False)
+    network = full_scale_network(file, {"K": [3, 3, 3, 3], "shortcut": False})
+    assert network == PRESETS["replknet_31b"].replace(K=3, reparam=None, shortcut=False)
 
 
 def test_a_choice_of_a_small_base_is_not_taken_over(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_choices_that_do_not_fit_name_the_line(tmp_path: Path) -> None:
 
 
 def test_a_network_is_fitted_to_images_and_recipe() -> None:
-    found = adapt_to_data(PRESETS["replknet_nano"].replace(in_channels=1), recipe_of(drop_path=0.5), 21)
-    assert (found.classes, found.in_channels, found.drop_path) == (21, 3, 0.5)
+    network = adapt_to_data(PRESETS["replknet_nano"].replace(in_channels=1), recipe_of(drop_path=0.5), 21)
+    assert (network.classes, network.in_channels, network.drop_path) == (21, 3, 0.5)
     assert adapt_to_data(PRESETS["replknet_31b"], recipe_of(drop_path=None), 10).drop_path == 0.3
 
 
@@ -88,13 +88,13 @@ def test_a_step_sees_the_same_images_however_many_workers_share_them() -> None:
     for workers in (1, 2, 3):
         batch_plan = BatchPlan.of(recipe, 40, workers)
         lists = [list(batch_plan.micro_batches(order, rank, 1)) for rank in range(workers)]
-        assert all(len(each) == 2 * batch_plan.accumulation_steps for each in lists)
+        assert all(len(micro_batches) == 2 * batch_plan.accumulation_steps for micro_batches in lists)
         steps.append(
             [
                 sorted(
                     i
-                    for each in lists
-                    for part in each[s * batch_plan.accumulation_steps :][: batch_plan.accumulation_steps]
+                    for micro_batches in lists
+                    for part in micro_batches[s * batch_plan.accumulation_steps :][: batch_plan.accumulation_steps]
                     for i in part
                 )
                 for s in (0, 1)
@@ -212,8 +212,8 @@ def test_grey_cmyk_palette_and_turned_images_become_colour(tmp_path: Path) -> No
     plain.save(folder / "d.jpg", exif=exif)
     Image.new("RGB", (1, 1)).save(folder / "e.png")
     pictures = open_classification(folder_recipe(data={"dataset": "imagefolder", "has_val": False}), root, tmp_path)
-    found = [pictures.train.image_or_failure(i) for i in range(5)]
-    images = [image for image in found if isinstance(image, Image.Image)]
+    items = [pictures.train.image_or_failure(i) for i in range(5)]
+    images = [image for image in items if isinstance(image, Image.Image)]
     assert [image.mode for image in images] == ["RGB"] * 5
     assert [image.size for image in images] == [(20, 10)] * 3 + [(10, 20), (1, 1)]
     batch = next(_batches(pictures.train, folder_recipe(batch_size=4, micro_batch=4), loaders=0))
@@ -302,12 +302,12 @@ def test_validation_images_are_shared_without_overlap(tmp_path: Path) -> None:
     items = ValidationItems(images, Preprocessing.of(recipe))
     parts = [list(BatchReader(items, 0).read(worker_indices(24, 5, rank=rank, size=3))) for rank in range(3)]
     assert [[len(labels) for _, labels, _ in part] for part in parts] == [[5, 3]] * 3
-    labels = torch.stack([torch.cat([each for _, each, _ in part]) for part in parts], 1).flatten()
+    labels = torch.stack([torch.cat([batch_labels for _, batch_labels, _ in part]) for part in parts], 1).flatten()
     assert labels.tolist() == images.labels.tolist()
 
 
 @pytest.mark.parametrize(("mode", "corner"), [("center", False), ("squash", True)])
-def test_validation_cuts_as_the_recipe_says(mode: str, corner: bool) -> None:
+def test_validation_cuts_as_in_the_recipe(mode: str, corner: bool) -> None:
     picture = Image.new("RGB", (64, 32))
     picture.paste((255, 255, 255), (0, 0, 8, 32))  # a white strip at the left of a wide image
     recipe = recipe_of(

@@ -80,7 +80,9 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], None], bool, str]] = {
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_a_state_that_fails_a_check_is_told_and_set_aside(name: str, whole: Whole, copied: FullScaleJob[Any]) -> None:
+def test_a_state_that_fails_a_check_is_reported_and_set_aside(
+    name: str, whole: Whole, copied: FullScaleJob[Any]
+) -> None:
     change, is_signed, reason = STATES[name]
     path = newest_of(copied)
     changed(path, change, is_signed=is_signed)
@@ -92,7 +94,7 @@ def test_a_state_that_fails_a_check_is_told_and_set_aside(name: str, whole: Whol
     assert epochs_of(trained(copied)) == [], "trained to its end, and nothing stands in the way"
 
 
-def test_states_that_are_all_wrong_begin_anew_and_the_training_completes(
+def test_where_all_states_are_wrong_the_training_starts_over_and_completes(
     whole: Whole, copied: FullScaleJob[Any]
 ) -> None:
     for path in copied.checkpoints.iterdir():
@@ -141,7 +143,7 @@ def test_best_weights_that_a_crash_left_out_are_written_again(
     assert all(torch.equal(a, load_file(whole[0].best)[name]) for name, a in load_file(job.best).items())
 
 
-def test_best_weights_that_are_gone_are_told(copied: FullScaleJob[Any], whole: Whole) -> None:
+def test_missing_best_weights_are_reported(copied: FullScaleJob[Any], whole: Whole) -> None:
     copied.best.unlink()
     records = trained(copied)
     best = [epoch.epoch for epoch in whole[1] if epoch.is_best][-1]
@@ -183,7 +185,7 @@ FOLDERS = RECIPE | {"data": {"dataset": "imagefolder"}, "epochs": 2, "batch_size
 
 @pytest.fixture
 def two_folders(tmp_path: Path) -> Path:
-    """A folder with a training that is done on `A`, beside `B`, whose images are of as many classes of other names."""
+    """A folder with a finished training on `A`, and with `B`, whose images are of as many classes with other names."""
     write(tmp_path, FOLDERS)
     write_folder(tmp_path / "A")
     write_folder(tmp_path / "B")
@@ -206,7 +208,7 @@ def test_other_data_are_refused_and_nothing_is_overwritten(two_folders: Path, mo
     assert json.loads((only(two_folders) / "classes.json").read_text())[0] == "n00000000"
 
 
-def test_other_data_are_trained_on_in_another_folder_or_anew(two_folders: Path) -> None:
+def test_other_data_are_trained_on_in_another_folder_or_from_the_start(two_folders: Path) -> None:
     assert train(two_folders, "B", "--results", "others").returncode == 0
     assert train(two_folders, "B", "--fresh").returncode == 0
     assert json.loads((only(two_folders) / "classes.json").read_text())[0] == "other 0"
@@ -245,7 +247,7 @@ def test_data_that_were_changed_in_place_are_other_data(change: Callable[[Path],
     assert result.returncode == 2 and "must be resumed with the data that it began with" in result.stderr
 
 
-def test_a_training_without_a_record_compares_its_classes_and_says_what_it_records(two_folders: Path) -> None:
+def test_a_training_without_a_record_compares_its_classes_and_reports_what_it_records(two_folders: Path) -> None:
     (only(two_folders) / "data.json").unlink()
     assert train(two_folders, "B").returncode == 2
     result = train(two_folders, "A")
@@ -264,7 +266,7 @@ def test_a_training_that_lost_its_states_is_not_trained_over(two_folders: Path) 
     assert train(two_folders, "A", "--fresh").returncode == 0
 
 
-def test_cifar_is_told_apart_by_its_content(tmp_path: Path) -> None:
+def test_cifar_is_distinguished_by_its_content(tmp_path: Path) -> None:
     write(tmp_path, FOLDERS | {"data": {"dataset": "cifar10"}, "epochs": 1, "resolution": 32})
     (tmp_path / "A").mkdir()
     write_cifar10(tmp_path / "A")

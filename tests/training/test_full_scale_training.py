@@ -1,4 +1,4 @@
-"""A training at full scale learns, goes on from any step as if undisturbed, and leaves what it should."""
+"""A training at full scale learns, resumes at any step as if undisturbed, and writes the files that it should."""
 
 import itertools
 import json
@@ -85,7 +85,7 @@ def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_goes_on_to_the_bit_from_any_step(whole: Whole, tmp_path: Path, step: int) -> None:
+def test_resumes_bitwise_from_any_step(whole: Whole, tmp_path: Path, step: int) -> None:
     folder, undisturbed = whole
     job = job_of(tmp_path / "parts")
     with pytest.raises(Stopped, match="steps"):
@@ -94,8 +94,8 @@ def test_goes_on_to_the_bit_from_any_step(whole: Whole, tmp_path: Path, step: in
     (message,) = [record for record in rest if isinstance(record, Message)]
     assert message.text.startswith(f"resuming in epoch {1 + step // 2} after {step % 2} steps")
     lines = (job.folder / "epochs.jsonl").read_text().splitlines()
-    done = [from_plain(json.loads(line) | {"kind": "epoch"}) for line in lines]
-    assert outcome([epoch for epoch in done if isinstance(epoch, FullScaleEpoch)]) == outcome(undisturbed)
+    epochs_done = [from_plain(json.loads(line) | {"kind": "epoch"}) for line in lines]
+    assert outcome([epoch for epoch in epochs_done if isinstance(epoch, FullScaleEpoch)]) == outcome(undisturbed)
     assert equal(last_state(job.folder), last_state(folder))
 
 
@@ -116,7 +116,7 @@ def test_so_do_other_recipes(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert equal(last_state(job.folder), last_state(tmp_path / "whole"))
 
 
-def test_a_killed_training_goes_on_to_the_bit(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_bitwise(tmp_path: Path) -> None:
     """Whenever the kill comes, behind some checkpoint within the first epoch or later."""
     recipe = recipe_of(epochs=3, save_minutes=1e-9, keep_last=20)
     code = (
@@ -185,10 +185,10 @@ def test_files_for_tensorboard_and_a_line_for_every_epoch(tmp_path: Path, monkey
 
 
 def test_records_travel_as_json(whole: Whole) -> None:
-    where = Started("host", 1, "cpu", 1, {"torch": "2.15.0"}, epochs=2)
+    started = Started("host", 1, "cpu", 1, {"torch": "2.15.0"}, epochs=2)
     records: list[FullScaleMessage] = [
         *whole[1],
-        where,
+        started,
         Message("hear"),
         StepProgress(1, 2, 3, 0.5, 0.1, 9.0, 0.01, 60.0),
     ]
@@ -199,13 +199,13 @@ def test_gathered_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None
     """In a network without batch norms, whose parts know nothing of each other."""
     changes: dict[str, Any] = {"augmentation": {}, "drop_path": None, "ema": None, "epochs": 1}
     changes |= {"schedule": {"warmup_epochs": 0.0}, "optimizer": {"name": "sgd", "lr": 0.05}}
-    found = []
+    outcomes = []
     for micro in (4, 16):
         recipe = recipe_of(micro_batch=micro, **changes)
         spec = full_spec(recipe, family="convnext", K=3)
         (epoch,) = epochs_of(trained(job_of(tmp_path / str(micro), recipe, spec=spec)))
-        found.append((epoch.train_loss, last_state(tmp_path / str(micro))["model"]))
-    (loss, weights), (whole_loss, whole_weights) = found
+        outcomes.append((epoch.train_loss, last_state(tmp_path / str(micro))["model"]))
+    (loss, weights), (whole_loss, whole_weights) = outcomes
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     assert all(torch.allclose(weights[name], whole_weights[name], atol=1e-5) for name in weights)
 
@@ -288,7 +288,7 @@ def test_the_id_follows_from_all_that_decides() -> None:
     assert replace(run, recipe=recipe_of(keep_last=7)).id == run.id
 
 
-def test_saved_weights_say_where_they_come_from(tmp_path: Path) -> None:
+def test_saved_weights_record_where_they_come_from(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", recipe_of(epochs=1, schedule={"warmup_epochs": 0}))
     records = run_worker(job, CPU)
     assert isinstance(next(records), Started) and isinstance(next(records), FullScaleEpoch)
@@ -296,7 +296,7 @@ def test_saved_weights_say_where_they_come_from(tmp_path: Path) -> None:
         assert file.metadata()["source"].startswith(f"{job.run.id}, ")
 
 
-def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_path: Path) -> None:
+def test_a_training_resumed_in_another_environment_is_marked_and_keeps_both(tmp_path: Path) -> None:
     job = job_of(tmp_path / "t", recipe_of(epochs=2))
     seen: list[FullScaleMessage] = []
     with pytest.raises(Stopped):
@@ -311,7 +311,7 @@ def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_pa
     path.write_text(json.dumps([kept]))
     notes = [record.text for record in trained(job) if isinstance(record, Message)]
     assert any("another environment (before: operator revision a1b2, torch 2.14)" in text for text in notes)
-    assert [(each["epoch"], each["environment"]["operator"] == "a1b2") for each in json.loads(path.read_text())] == [
+    assert [(entry["epoch"], entry["environment"]["operator"] == "a1b2") for entry in json.loads(path.read_text())] == [
         (1, True),
         (2, False),
     ]

@@ -31,7 +31,7 @@ def curves_of(folder: Path, database: str = "results/studies.db") -> Curves:
         ids = [run_id for runs in store.trial_runs("tiny").values() for run_id in runs]
         assert {row.state for row in store.runs(ids).values()} == {RunState.COMPLETE}
         curves = store.epochs_of_runs(ids)
-    assert len(ids) == 2 and all([epoch.epoch for epoch in curves[each]] == [1, 2, 3] for each in ids)
+    assert len(ids) == 2 and all([epoch.epoch for epoch in curves[complete_id]] == [1, 2, 3] for complete_id in ids)
     return {
         run_id: [(epoch.epoch, epoch.train_loss, epoch.top1) for epoch in curve] for run_id, curve in curves.items()
     }
@@ -51,12 +51,12 @@ def copied(undisturbed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("how", ["removed", "another"])
+@pytest.mark.parametrize("change", ["removed", "another"])
 def test_a_database_that_is_gone_is_filled_again_from_the_checkpoints(
-    how: str, undisturbed: Path, copied: Path
+    change: str, undisturbed: Path, copied: Path
 ) -> None:
-    more = ("--storage", "sqlite:///other.db") if how == "another" else ()
-    if how == "removed":
+    more = ("--storage", "sqlite:///other.db") if change == "another" else ()
+    if change == "removed":
         (copied / "results" / "studies.db").rename(copied / "results" / "damaged.db")
     again = run(copied, *more)
     assert again.returncode == 0, again.stderr

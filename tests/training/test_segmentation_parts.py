@@ -60,7 +60,7 @@ def shipped(name: str) -> SegmentationRecipe:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_recipe_that_ships_says_what_was_published(name: str) -> None:
+def test_a_shipped_recipe_equals_the_published_one(name: str) -> None:
     recipe = shipped(name)
     assert (
         recipe.data.dataset,
@@ -129,7 +129,7 @@ def test_fingerprints_are_of_what_decides_and_differ_between_tasks() -> None:
 # Steps and rates
 
 
-def test_endless_passes_go_on_where_a_round_ends() -> None:
+def test_endless_passes_continue_where_a_round_ends() -> None:
     recipe = segmentation_recipe(iterations=8, validate_every=4)
 
     class Numbers(torch.utils.data.Dataset[Tensor]):
@@ -149,8 +149,8 @@ def test_endless_passes_go_on_where_a_round_ends() -> None:
     both = seen(1) + seen(2)
     assert len(both) == 64 and len(set(both)) == 64
     for number in (1, 2, 3):
-        own = [i for each, i in both if each == number]
-        assert sorted(own) == list(range(20)) and own != sorted(own)
+        pass_items = [i for pass_number, i in both if pass_number == number]
+        assert sorted(pass_items) == list(range(20)) and pass_items != sorted(pass_items)
     assert seen(2, first_step=3, count=1) == both[56:]
 
 
@@ -173,7 +173,7 @@ def test_steps_multiply_the_rate_behind_their_epochs() -> None:
     assert rates == pytest.approx([0.25] * 4 + [1.0] * 4 + [0.1] * 4 + [0.01] * 4)
 
 
-def test_layers_of_the_network_are_told_from_the_heads() -> None:
+def test_layers_of_the_network_are_distinguished_from_the_heads() -> None:
     recipe = segmentation_recipe(optimizer={"layer_decay": 0.5})
     spec = tiny_spec(in_channels=3)
     model = build_segmenter(build(spec), spec, recipe, 9)
@@ -222,14 +222,14 @@ def test_both_losses_count(tmp_path: Path) -> None:
 
 
 class Local(nn.Module):
-    """What it says of a pixel depends on that pixel alone."""
+    """The output at a pixel depends on that pixel alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, 2 * x[:, :1] - 1], 1)
 
 
-class Place(nn.Module):
-    """What it says of a pixel is where in its input that pixel lies."""
+class RowIndex(nn.Module):
+    """The output at a pixel is the row of its input in which that pixel lies."""
 
     def forward(self, x: Tensor) -> Tensor:
         row = torch.arange(x.shape[2], dtype=x.dtype)[:, None].expand(x.shape[2:])
@@ -241,7 +241,7 @@ class Constant(nn.Module):
         return torch.tensor([0.3, -1.0, 2.0])[None, :, None, None].expand(len(x), 3, *x.shape[2:])
 
 
-def looking(**values: Any) -> SegmentationEvaluation:
+def evaluation_of(**values: Any) -> SegmentationEvaluation:
     return SegmentationEvaluation.model_validate(values)
 
 
@@ -275,7 +275,7 @@ def test_one_window_sees_the_whole_image(sides: tuple[int, int]) -> None:
 
 def test_where_windows_overlap_their_mean_counts() -> None:
     x = torch.zeros(1, 3, 7, 4)
-    rows = sliding_window_inference(Place(), x, (4, 4), (2, 4))[0, 0, :, 0]  # windows begin in rows 0, 2 and 3
+    rows = sliding_window_inference(RowIndex(), x, (4, 4), (2, 4))[0, 0, :, 0]  # windows begin in rows 0, 2 and 3
     assert rows.tolist() == pytest.approx([0, 1, (2 + 0) / 2, (3 + 1 + 0) / 3, (2 + 1) / 2, (3 + 2) / 2, 3])
     local = torch.randn(2, 3, 9, 13)
     assert torch.allclose(sliding_window_inference(Local(), local, (4, 5), (3, 2)), Local()(local), atol=1e-6)
@@ -285,13 +285,13 @@ def test_where_windows_overlap_their_mean_counts() -> None:
 def test_many_looks_at_what_is_alike_everywhere_are_as_one(slides: bool) -> None:
     x, expected = torch.randn(2, 3, 20, 24), Constant()(torch.zeros(2, 3, 30, 17)).softmax(1)
     mode = {"mode": "slide", "window": [8, 8], "stride": [5, 5]} if slides else {}
-    many = looking(scales=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True, **mode)
+    many = evaluation_of(scales=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True, **mode)
     assert torch.allclose(mean_probabilities(Constant(), x, many, (30, 17)), expected, atol=1e-6)
 
 
 def test_a_mirrored_look_is_turned_back_before_the_mean_is_taken() -> None:
     x = torch.randn(2, 3, 9, 13)
-    once, twice = (mean_probabilities(Local(), x, looking(flip=flip), (9, 13)) for flip in (False, True))
+    once, twice = (mean_probabilities(Local(), x, evaluation_of(flip=flip), (9, 13)) for flip in (False, True))
     assert torch.allclose(once, twice, atol=1e-6)
 
 
@@ -302,7 +302,7 @@ def test_the_mean_is_over_shares_and_not_over_logits() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack([x[:, 0] * x.shape[2], x[:, 1]], 1)
 
-    output = mean_probabilities(Sided(), x, looking(scales=[1.0, 2.0]), (8, 8))
+    output = mean_probabilities(Sided(), x, evaluation_of(scales=[1.0, 2.0]), (8, 8))
     large = nn.functional.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
     second = nn.functional.interpolate(Sided()(large), (8, 8), mode="bilinear", align_corners=False)
     assert torch.allclose(output, (Sided()(x).softmax(1) + second.softmax(1)) / 2, atol=1e-6)
@@ -333,7 +333,7 @@ def test_nothing_that_counts_gives_figures_all_the_same() -> None:
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_what_a_validation_counts_is_what_the_model_says(tmp_path: Path) -> None:
+def test_a_validation_counts_what_the_model_predicts(tmp_path: Path) -> None:
     recipe = segmentation_recipe(evaluation={"mode": "whole", "batch_size": 5})
     task = SegmentationTask(segmentation_job(tmp_path / "run", recipe), CPU)
     model, _ = task.build()
@@ -343,7 +343,7 @@ def test_what_a_validation_counts_is_what_the_model_says(tmp_path: Path) -> None
         pair = task.masked.val.pair(i)
         assert pair is not None
         image = torch.from_numpy(np.array(pair[0], np.float32)).permute(2, 0, 1) / 255
-        mean, std = (torch.tensor(each)[:, None, None] for each in (recipe.data.mean, recipe.data.std))
+        mean, std = (torch.tensor(statistic)[:, None, None] for statistic in (recipe.data.mean, recipe.data.std))
         with torch.no_grad():
             logits = model(((image - mean) / std)[None])
         truth = torch.from_numpy(pair[1].copy())[None].long()

@@ -1,4 +1,4 @@
-"""`harness downstream segment`: trains, goes on as if undisturbed, merges last, and is judged again from its files."""
+"""`harness downstream segment` trains, resumes as if undisturbed, merges last, and can be evaluated from its files."""
 
 import json
 import pickle
@@ -60,7 +60,7 @@ def test_rounds_end_with_the_figures_of_network_and_average(whole: tuple[Path, l
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])
-def test_goes_on_to_the_bit_from_any_step(whole: tuple[Path, list[Any]], tmp_path: Path, step: int) -> None:
+def test_resumes_bitwise_from_any_step(whole: tuple[Path, list[Any]], tmp_path: Path, step: int) -> None:
     folder, undisturbed = whole
     job = segmentation_job(tmp_path / "parts")
     with pytest.raises(Stopped):
@@ -143,7 +143,7 @@ def folder_of(results: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
-    """A network that was trained by `harness train`, then as a segmentation: where, and what was said."""
+    """A network that was trained by `harness train`, then on segmentation: its folder, and the command's result."""
     root = tmp_path_factory.mktemp("finished")
     write(root)
     first = job_of(root / "full_scale" / "net", recipe_of(epochs=1, schedule={"warmup_epochs": 0}))
@@ -198,7 +198,7 @@ def test_weights_are_judged_again_in_either_form_and_in_other_ways(finished: tup
         segment(root, "--evaluate-only", "--json", *options, network=folder)
         for options in (["--whole"], ["--slide", "16", "8", "--scales", "0.5", "1", "--flip"])
     )
-    losses = [json.loads(each.stdout)["figures"]["loss"] for each in (whole, many)]
+    losses = [json.loads(evaluation.stdout)["figures"]["loss"] for evaluation in (whole, many)]
     assert losses[0] != losses[1]
 
 
@@ -219,8 +219,8 @@ def test_folders_as_they_are_distributed(tmp_path: Path, dataset: str) -> None:
     assert ("sidewalk" if dataset == "cityscapes" else "class 150") in result.stdout
     figures = json.loads((folder_of(tmp_path / "results") / "evaluation.json").read_text())["figures"]
     names = {name for name in figures if name.startswith("accuracy_")}
-    own = {"accuracy_sky", "accuracy_road", "accuracy_car"}
-    assert names == (own if dataset == "cityscapes" else {"accuracy_class 1", "accuracy_class 150"})
+    expected = {"accuracy_sky", "accuracy_road", "accuracy_car"}
+    assert names == (expected if dataset == "cityscapes" else {"accuracy_class 1", "accuracy_class 150"})
     assert "occur neither in the masks" in result.stdout
 
 
@@ -257,7 +257,7 @@ def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) ->
         ("no.safetensors", ("--evaluate-only",), "must be a preset, a network file"),
     ],
 )
-def test_what_a_person_can_put_right_is_said_in_a_line(
+def test_mistakes_of_the_user_are_reported_in_one_line(
     finished: tuple[Path, CommandResult], tmp_path: Path, network: str, options: tuple[str, ...], words: str
 ) -> None:
     write(tmp_path)

@@ -65,8 +65,8 @@ def one(box: list[float], label: int, score: float | None = None) -> dict[str, T
     return {"boxes": torch.tensor([box]), "labels": torch.tensor([label]), **scores}
 
 
-def together(*each: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: torch.cat([boxes[name] for boxes in each]) for name in each[0]}
+def together(*targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.cat([boxes[name] for boxes in targets]) for name in targets[0]}
 
 
 # Average precision
@@ -99,8 +99,8 @@ def test_nothing_found_is_nothing_right_and_nothing_there_is_no_figure() -> None
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     one_there = [one([0.0, 0.0, 10.0, 10.0], 0)]
     assert dict(average_precision([nothing], one_there, ("a",))) == {"ap": 0, "ap50": 0, "ap75": 0, "ap_a": 0}
-    there = {name: value for name, value in nothing.items() if name != "scores"}
-    assert dict(average_precision([one([0.0, 0.0, 10.0, 10.0], 0, 0.9)], [there], ("a",))) == {}
+    truth = {name: value for name, value in nothing.items() if name != "scores"}
+    assert dict(average_precision([one([0.0, 0.0, 10.0, 10.0], 0, 0.9)], [truth], ("a",))) == {}
 
 
 # Boxes
@@ -155,21 +155,21 @@ def test_every_family_learns_to_detect_at_odd_sizes(family: str, stem_stride: in
     assert without == []
     first = next(model.backbone.encoder.network.parameters())
     assert first.grad is not None and first.grad.abs().max() > 0
-    found = model.eval()(x)
-    assert len(found) == 2 and all(each["boxes"].isfinite().all() for each in found)
+    predictions = model.eval()(x)
+    assert len(predictions) == 2 and all(prediction["boxes"].isfinite().all() for prediction in predictions)
 
 
 def test_images_are_taken_as_they_come() -> None:
     model = detector().eval()
     seen: list[Tensor] = []
-    model.backbone.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model.backbone.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     x = torch.randn(3, 1, 17, 40)
     with torch.no_grad():
         model(x)
     assert len(seen) == 1 and torch.equal(seen[0], x)
 
 
-def test_every_pixel_of_a_map_stands_for_its_square_of_the_image() -> None:
+def test_every_pixel_of_a_map_corresponds_to_its_square_of_the_image() -> None:
     model = detector(small_spec("replknet", 4)).eval()
     cells: list[list[Tensor]] = []
     model.anchor_generator.register_forward_hook(lambda *seen: cells.append(seen[-1]))
@@ -186,13 +186,13 @@ def test_boxes_found_lie_in_the_image_and_carry_classes_and_scores() -> None:
     model = detector().eval()
     nn.init.constant_(model.head.classification_head.cls_logits.bias, 1.0)
     with torch.no_grad():
-        found = model(torch.randn(2, 1, 20, 32))
-    for each in found:
-        assert 0 < len(each["boxes"]) <= 100
-        assert each["boxes"].min() >= 0
-        assert each["boxes"][:, 2].max() <= 32 and each["boxes"][:, 3].max() <= 20
-        assert set(each["labels"].tolist()) <= set(range(8))
-        assert each["scores"].tolist() == sorted(each["scores"].tolist(), reverse=True)
+        predictions = model(torch.randn(2, 1, 20, 32))
+    for prediction in predictions:
+        assert 0 < len(prediction["boxes"]) <= 100
+        assert prediction["boxes"].min() >= 0
+        assert prediction["boxes"][:, 2].max() <= 32 and prediction["boxes"][:, 3].max() <= 20
+        assert set(prediction["labels"].tolist()) <= set(range(8))
+        assert prediction["scores"].tolist() == sorted(prediction["scores"].tolist(), reverse=True)
 
 
 def test_what_was_trained_unmerged_is_merged_last_without_a_change() -> None:
@@ -212,7 +212,7 @@ def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
     recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64, transfer={})
     dataset = load(recipe, tmp_path, 0)
     changes = recipe_with(recipe, epochs=5, lr=1e-2, finest=2)
-    learnt = transferred(dataset, changes, C=[8, 8, 16, 16])
+    trained_metrics = transferred(dataset, changes, C=[8, 8, 16, 16])
 
     untrained = detector(tiny_spec(C=[8, 8, 16, 16]), finest=2)
     detections, truth = predict_split(dataset.val, untrained, ProxyContext(dataset, recipe, 0, CPU))
@@ -220,8 +220,8 @@ def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
     mean_box = torch.from_numpy(dataset.train.boxes).float().mean(dim=0)
     every_class = {"boxes": mean_box.expand(8, 4), "scores": torch.ones(8), "labels": torch.arange(8)}
     constant = dict(average_precision([every_class] * len(truth), truth, dataset.info.names))
-    assert learnt["ap"] > 1.3 * max(random["ap"], constant["ap"]), (learnt, random, constant)
-    assert learnt["ap50"] > learnt["ap"]
+    assert trained_metrics["ap"] > 1.3 * max(random["ap"], constant["ap"]), (trained_metrics, random, constant)
+    assert trained_metrics["ap50"] > trained_metrics["ap"]
 
 
 def test_same_seed_same_losses_other_seed_others(dataset: Dataset) -> None:
@@ -262,7 +262,7 @@ def test_the_recipes_precision_is_that_of_the_transfer(dataset: Dataset, precisi
     outside: set[torch.dtype] = set()
     model = detector()
     model.head.classification_head.register_forward_hook(lambda *seen: inside.add(seen[-1].dtype))
-    model.head.register_forward_hook(lambda *seen: outside.update(each.dtype for each in seen[-1].values()))
+    model.head.register_forward_hook(lambda *seen: outside.update(output.dtype for output in seen[-1].values()))
     list(train_detector(model, ProxyContext(dataset, plan_of(with_(recipe_with(), precision=precision)), 0, CPU)))
     assert inside == {getattr(torch, precision)} and outside == {torch.float32}
 
@@ -313,19 +313,21 @@ def test_a_detection_without_boxes_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"transfer": {"head": "fcos", "channels": 24}}, r"`proxy.transfer.channels` must be a multiple of 32"),
         ({"transfer": {"head": "ssd"}}, r"`proxy.transfer.head` must be one of .*'fcos'"),
     ],
 )
-def test_a_study_file_is_told_what_the_head_may_be(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_wrong_head_in_a_study_file_is_refused_with_the_choices(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     write_study(tmp_path, TINY | {"proxy": TINY["proxy"] | changes})
-    with pytest.raises(StudyError, match=said + r".*study\.yaml:\d+"):
+    with pytest.raises(StudyError, match=message + r".*study\.yaml:\d+"):
         load_study(tmp_path / "study.yaml")
 
 
-def test_a_study_file_on_data_without_boxes_is_told_the_line(tmp_path: Path) -> None:
+def test_a_study_file_on_data_without_boxes_is_refused_with_its_line(tmp_path: Path) -> None:
     proxy = TINY["proxy"] | {"dataset": "imagefolder", "root": str(tmp_path), "transfer": {"head": "fcos"}}
     write_study(tmp_path, TINY | {"proxy": proxy})
     with pytest.raises(DataError, match=r"boxes.*study\.yaml:\d+"):

@@ -72,11 +72,11 @@ def test_a_tiny_network_learns_masks(tmp_path: Path, head: str) -> None:
     constant = intersection_over_union(confusion_matrix(torch.zeros_like(masks, dtype=torch.int64), masks, CLASSES))
     chance = 100 * constant.nanmean().item()
 
-    def learnt(epochs: int) -> float:
+    def miou_after(epochs: int) -> float:
         changes = {"head": head, "epochs": epochs, "channels": 16, "lr": 1e-2, "finest": 2}
         return transferred(dataset, with_(recipe, transfer=changes), C=[8, 8, 16, 16])["miou"]
 
-    short, long = learnt(1), learnt(6)
+    short, long = miou_after(1), miou_after(6)
     assert long > 1.5 * chance and long > short + 3, (chance, short, long)
 
 
@@ -177,9 +177,9 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
 
 def records(folder: Path, recipe: ProxyRecipe, stop_at: int | None = None) -> list[Record]:
     """What a run yields; stopped when it is asked for the `stop_at`th time whether it should."""
-    asked = itertools.count(1)
+    calls = itertools.count(1)
     job = Job(tiny_run(recipe=recipe), folder / "study")
-    return list(run_job(job, lambda: stop_at is not None and next(asked) >= stop_at))
+    return list(run_job(job, lambda: stop_at is not None and next(calls) >= stop_at))
 
 
 def measured(seen: list[Record]) -> dict[str, float]:
@@ -202,7 +202,7 @@ def test_a_run_is_measured_first_and_transferred_last(tmp_path: Path) -> None:
     assert isinstance(seen[-1], Ended) and seen[-1].state == RunState.COMPLETE
 
 
-def test_a_transfer_that_was_stopped_begins_anew(tmp_path: Path) -> None:
+def test_a_stopped_transfer_starts_over(tmp_path: Path) -> None:
     undisturbed = measured(records(tmp_path / "other", recipe_with(epochs=2)))
     seen = records(tmp_path, recipe_with(epochs=2), stop_at=3 * 4 + 2 + 6)  # epochs, measures, transfer's second epoch
     assert isinstance(seen[-1], Ended) and seen[-1].state == RunState.STOPPED
@@ -215,14 +215,14 @@ def test_a_transfer_that_was_stopped_begins_anew(tmp_path: Path) -> None:
 
 def test_a_transfer_without_masks_is_refused(tmp_path: Path) -> None:
     recipe = with_(recipe_with(), dataset="cifar10", root=str(tmp_path), train_size=None, val_size=None)
-    said = "`proxy.dataset` must have masks where `proxy.transfer` has the head deeplabv3plus, but got 'cifar10'"
+    message = "`proxy.dataset` must have masks where `proxy.transfer` has the head deeplabv3plus, but got 'cifar10'"
     for refused in (lambda: describe(recipe), lambda: load(recipe, tmp_path, 0)):
-        with pytest.raises(DataError, match=said) as raised:
+        with pytest.raises(DataError, match=message) as raised:
             refused()
         assert raised.value.remedy == "With masks: shapes."
 
 
-def test_a_study_file_that_asks_for_it_is_told_the_line(tmp_path: Path) -> None:
+def test_a_study_file_that_asks_for_it_is_refused_with_its_line(tmp_path: Path) -> None:
     proxy = TINY["proxy"] | {"dataset": "imagefolder", "root": str(tmp_path), "transfer": {"head": "upernet"}}
     write_study(tmp_path, TINY | {"proxy": proxy})
     with pytest.raises(DataError, match=r"study\.yaml:\d+"):
@@ -239,7 +239,7 @@ def test_a_transfer_is_part_of_the_recipe_and_of_its_fingerprint() -> None:
     assert len({RECIPE.fingerprint(), with_(transfer={}).fingerprint(), recipe_with().fingerprint()}) == 3
 
 
-def test_the_table_says_which_data_can_be_learnt_downstream(dataset: Dataset) -> None:
+def test_the_table_lists_which_data_can_be_learned_downstream(dataset: Dataset) -> None:
     annotated = {name: source.annotations for name, source in DATASETS.items() if source.annotations}
     assert annotated == {"shapes": ("masks", "boxes")}
     for split in (dataset.train, dataset.val):

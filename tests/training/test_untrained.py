@@ -1,4 +1,4 @@
-"""`epochs: 0`: a network is built and measured, not trained; every view says so, and nothing divides by its epochs."""
+"""`epochs: 0`: a network is measured but not trained; every view states it, and nothing divides by its epochs."""
 
 import json
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_nothing_is_trained_or_validated(tmp_path: Path) -> None:
     assert not (tmp_path / "run.pt").exists()
 
 
-def test_a_warm_up_says_nothing_where_there_are_no_epochs() -> None:
+def test_a_warm_up_is_no_error_where_there_are_no_epochs() -> None:
     assert RECIPE.schedule.warmup_epochs == 1.0
     with pytest.raises(ValueError, match="must be below `epochs`"):
         with_(epochs=1)
@@ -68,7 +68,7 @@ def test_a_warm_up_says_nothing_where_there_are_no_epochs() -> None:
 
 
 def no_training(job: Job) -> Iterator[Record]:
-    """What a worker says of an untrained network: the larger the first kernel, the slower."""
+    """The records of an untrained network: the larger the first kernel, the slower."""
     yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
     yield Measured("latency_ms_p50", job.run.spec.K[0] + 0.1 * job.run.seed)
     yield Measured("peak_memory_bytes", 5e8)
@@ -87,7 +87,7 @@ def test_objectives_that_only_training_gives_are_refused(objective: str, tmp_pat
         load_study(path)
 
 
-def test_a_study_is_answered_by_its_measure_and_says_that_nothing_was_trained(study: Played) -> None:
+def test_a_study_is_answered_by_its_measure_and_states_that_nothing_was_trained(study: Played) -> None:
     results = study.answer(no_training)
     assert results.best is not None and results.best.params["K"] == [3, 3, 3, 3]
     assert results.best.values == (3.0, 3.1, 3.2) and all(
@@ -109,7 +109,7 @@ def test_one_seed_of_a_measure_was_measured_and_not_trained(tmp_path: Path) -> N
     assert "both were measured untrained with one seed" in conclusions(results)[0]
 
 
-def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) -> None:
+def test_the_views_show_untrained_in_place_of_the_epochs(study: Played) -> None:
     state = LiveState("question", None, "latency_ms_p50", "minimize", EventFormatter("latency_ms_p50"))
     formatter, lines, frames, tables = EventFormatter("latency_ms_p50"), [], [], []
     for event, progress, driven in study.events(no_training, slots=2):
@@ -129,7 +129,7 @@ def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) 
 
 def test_a_run_from_close_up_has_its_first_weights(study: Played) -> None:
     study.answer(no_training)
-    with open_study_reader(study.path, study.place) as reader:
+    with open_study_reader(study.path, study.workspace) as reader:
         runs = list(read_run_results(reader.store, reader.store.trial_runs("question")[0]).values())
         text = text_of(trial_view(reader.trials[0], runs, study.file.study), width=160)
     assert "untrained  on host, cpu (test, 1 thread)" in text and "trained    on" not in text
@@ -164,15 +164,15 @@ def test_the_plan_counts_what_the_measures_take() -> None:
     batch = speed.THROUGHPUT_BATCHES["cpu"]
     latency = speed.LATENCY_WARM_UP + speed.LATENCY_PASSES
     assert measured_images(RECIPE, 0) == latency
-    taken = {
+    image_counts = {
         name: measured_images(RECIPE.model_copy(update={"measures": [name]}), val=200) - latency
         for name in ON_DEMAND_MEASURES
     }
-    assert taken["shape_bias"] == 200 and taken["throughput"] == 5 * batch
+    assert image_counts["shape_bias"] == 200 and image_counts["throughput"] == 5 * batch
     enlarged = (receptive_field.erf_resolution(RECIPE.resolution) / RECIPE.resolution) ** 2
-    assert taken["erf"] == 5 * receptive_field.ERF_IMAGES * enlarged and enlarged == 16
-    assert taken["merge_error"] == 6 * merge_error.COMPARED_IMAGES
-    assert taken["train_step"] == 6 * 3 * RECIPE.batch_size
+    assert image_counts["erf"] == 5 * receptive_field.ERF_IMAGES * enlarged and enlarged == 16
+    assert image_counts["merge_error"] == 6 * merge_error.COMPARED_IMAGES
+    assert image_counts["train_step"] == 6 * 3 * RECIPE.batch_size
 
 
 # All of it
@@ -181,9 +181,9 @@ def test_the_plan_counts_what_the_measures_take() -> None:
 def test_a_study_of_untrained_networks_from_end_to_end(tmp_path: Path) -> None:
     proxy = TINY["proxy"] | {"epochs": 0, "measures": ["merge_error"]}
     write_study(tmp_path, TINY, proxy=proxy, objectives={"merge_error_max_abs": "minimize"}, search={"seeds": 2})
-    done = called("run", "study.yaml", "--executor", "inline", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "merge_error_max_abs" in done.stdout and "Measured untrained on cpu" in done.stdout
+    result = called("run", "study.yaml", "--executor", "inline", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "merge_error_max_abs" in result.stdout and "Measured untrained on cpu" in result.stdout
     assert not [name for name in files_of(tmp_path) if name.endswith(".pt")]
     shown = json.loads(called("show", "study.yaml", "0", "--json", cwd=tmp_path).stdout)
     assert [run["epochs"] for run in shown["runs"]] == [0, 0]

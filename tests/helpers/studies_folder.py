@@ -30,7 +30,7 @@ CLAIM = {"name": "c", "says": "larger is better", "metric": "top1", "contrast": 
 def worker(
     environment: Environment | None, *, latency_ms: float = 1.0, gain: float = 0.0, keeps_weights: bool = True
 ) -> Callable[[Job], Iterator[Record]]:
-    """What a worker of an environment says of a job; it writes weights as a file."""
+    """The records that a worker of an environment yields for a job; it writes weights as a file."""
 
     def script(job: Job) -> Iterator[Record]:
         yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=EPOCHS, environment=environment)
@@ -47,12 +47,12 @@ def worker(
     return script
 
 
-class Lab:
+class StudiesFolder:
     """Several studies in one results folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.place = Workspace(folder / "results")
+        self.workspace = Workspace(folder / "results")
         self.jobs: list[Job] = []
         """What the last driver submitted."""
 
@@ -73,32 +73,34 @@ class Lab:
         executor = ScriptedExecutor(script)
         events = []
         space = open_space(file)
-        with open_for_driving(file, space, self.place, lambda: executor, reuse=reuse, is_cluster=is_cluster) as driven:
-            happening = driven.driver.events()
-            for event in happening:
+        with open_for_driving(
+            file, space, self.workspace, lambda: executor, reuse=reuse, is_cluster=is_cluster
+        ) as driven:
+            study_events = driven.driver.events()
+            for event in study_events:
                 events.append(event)
                 if stop_at is not None and isinstance(event, stop_at):
-                    happening.close()
+                    study_events.close()
         self.jobs = executor.submitted
         return events
 
     def results(self, path: Path, here: Environment | None = None) -> StudyResults:
-        with open_study_reader(path, self.place) as reader:
+        with open_study_reader(path, self.workspace) as reader:
             study = reader.file.study
             claims = evaluate_claims(study, open_space(reader.file), reader.store, here)
             return study_results(study, reader.store, reader.trials, {}, claims, here)
 
     def store(self) -> Store:
-        return Store.open(self.place.database)
+        return Store.open(self.workspace.database)
 
 
-def number_trained(lab: Lab) -> int:
-    return sum(not job.only_times for job in lab.jobs)
+def number_trained(studies: StudiesFolder) -> int:
+    return sum(not job.only_times for job in studies.jobs)
 
 
-def shared(lab: Lab, **options: Any) -> Path:
+def shared(studies: StudiesFolder, **options: Any) -> Path:
     """A study that takes three runs of an older environment, and has had three of its own trained."""
-    lab.run(lab.file("old", **ONE), worker(OLD, **options))
-    path = lab.file("new", **THREE, claims=[CLAIM])
-    lab.run(path, worker(HERE, latency_ms=2.0))
+    studies.run(studies.file("old", **ONE), worker(OLD, **options))
+    path = studies.file("new", **THREE, claims=[CLAIM])
+    studies.run(path, worker(HERE, latency_ms=2.0))
     return path
