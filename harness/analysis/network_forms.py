@@ -64,11 +64,8 @@ class NetworkUse:
         *others, last = (accepted_form.value for accepted_form in NetworkForm if accepted_form in self.accepted)
         accepted = f"{', '.join(others)} or {last}" if others else last
         remedy = {**REMEDIES, **self.remedies}.get(form)
-        raise UserError(
-            f"the network must be {accepted}; this is {form.value}",
-            place=named,
-            remedy=None if remedy is None else remedy.format(named),
-        )
+        rule = f"the network must be {accepted}; this is {form.value}"
+        raise UserError(rule, place=named, remedy=None if remedy is None else remedy.format(named))
 
 
 ANY_NETWORK = NetworkUse()

@@ -22,12 +22,9 @@ def find_winner(
     if configuration is not None:
         return configuration, results
     if trial is None and results.limit is not None:
-        raise UserError(
-            "a study must tell its configurations apart to have a best one",
-            value=f"all at {results.limit}",
-            place=str(reader.file.path),
-            remedy=f"{results_limit_sentence(results)} Or name one: `--trial N`.",
-        )
+        rule = "a study must tell its configurations apart to have a best one"
+        remedy = f"{results_limit_sentence(results)} Or name one: `--trial N`."
+        raise UserError(rule, value=f"all at {results.limit}", place=str(reader.file.path), remedy=remedy)
     look = f"See its status: `{command_line('status', reader.file.path, options)}`."
     if trial is not None:
         raise NotFound("the trial must be one of the study's that were trained", value=trial, remedy=look)

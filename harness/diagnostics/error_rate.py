@@ -70,12 +70,9 @@ def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, see
     result, specs = recorded.result, [arm.spec for arm in recorded.result.arms]
     networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
     if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
-        raise UserError(
-            "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone",
-            value=", ".join(result.claim.contrast),
-            place=recorded.study,
-            remedy="See search_spaces/aa.yaml. Or name several studies, one per data set, to split their effect.",
-        )
+        rule = "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone"
+        remedy = "See search_spaces/aa.yaml. Or name several studies, one per data set, to split their effect."
+        raise UserError(rule, value=", ".join(result.claim.contrast), place=recorded.study, remedy=remedy)
     if len(result.values) < LEAST_SEEDS:
         rule = f"an A/A test must have at least {LEAST_SEEDS} seeds that both arms have completed"
         raise UserError(rule, value=len(result.values), place=recorded.study)

@@ -16,12 +16,9 @@ class InlineExecutor:
 
     def __init__(self, request: WorkerRequest) -> None:
         if request.workers not in (None, 1):
-            raise ExecutorError(
-                "`inline` trains one run at a time",
-                value=request.workers,
-                place="--workers",
-                remedy="Leave `--workers` out, or use `--executor ray`.",
-            )
+            rule = "`inline` trains one run at a time"
+            remedy = "Leave `--workers` out, or use `--executor ray`."
+            raise ExecutorError(rule, value=request.workers, place="--workers", remedy=remedy)
         if request.address is not None:
             raise ExecutorError(
                 "`inline` trains in this process, not on a cluster",

@@ -186,12 +186,9 @@ def allocate(request: WorkerRequest) -> tuple[int, float]:
     if capacity == 0:
         largest = max(nodes, key=lambda node: (node.get("GPU", 0) if gpus else 0, node.get("CPU", 0)))
         has = f"{largest.get('CPU', 0):g} processors and {largest.get('GPU', 0):g} GPUs"
-        raise ExecutorError(
-            f"a worker must fit on one machine, and the largest has {has}",
-            value=resources,
-            place="resources",
-            remedy="Lower `resources.cpus` or `resources.gpus`.",
-        )
+        rule = f"a worker must fit on one machine, and the largest has {has}"
+        remedy = "Lower `resources.cpus` or `resources.gpus`."
+        raise ExecutorError(rule, value=resources, place="resources", remedy=remedy)
     if request.workers is not None and request.workers > capacity:
         raise ExecutorError(
             f"at most {capacity} worker{'s' if capacity > 1 else ''} with {resources} each can run",
@@ -304,12 +301,9 @@ def _test_connection(address: str, **settings: str) -> None:
         )
     if "Version mismatch" in answer:
         versions = [line.strip() for line in answer.splitlines() if line.startswith("  ")]
-        raise ExecutorError(
-            f"the cluster must run what this process runs ({', '.join(versions[2:4])})",
-            value=", ".join(versions[:2]),
-            place=address,
-            remedy="Install the same versions of Ray and Python on all nodes.",
-        )
+        rule = f"the cluster must run what this process runs ({', '.join(versions[2:4])})"
+        remedy = "Install the same versions of Ray and Python on all nodes."
+        raise ExecutorError(rule, value=", ".join(versions[:2]), place=address, remedy=remedy)
     raise _unreachable(address, answer.strip().splitlines()[0])
 
 

@@ -134,12 +134,9 @@ class WorkerHandle:
 
     def _check_worker(self, greeting: WorkerInfo) -> None:
         if greeting.version != __version__:
-            raise ExecutorError(
-                f"every node of the cluster must have version {__version__} of the harness",
-                value=greeting.version,
-                place=f"node {greeting.node_id}",
-                remedy="Install it there.",
-            )
+            rule = f"every node of the cluster must have version {__version__} of the harness"
+            remedy = "Install it there."
+            raise ExecutorError(rule, value=greeting.version, place=f"node {greeting.node_id}", remedy=remedy)
         self._greeting = greeting
         self._awaited = None
 
@@ -147,11 +144,9 @@ class WorkerHandle:
         """The last record of a task that raised an error. Raises `ExecutorError` if the greeting raised it."""
         if self.task is not None:
             return self.task.failed(error)
-        raise ExecutorError(
-            f"version {__version__} of the harness must work on every node of the cluster",
-            place=f"{type(error).__name__}: {one_line(error)}",
-            remedy="Install it there, with all that it needs.",
-        ) from error
+        rule = f"version {__version__} of the harness must work on every node of the cluster"
+        remedy = "Install it there, with all that it needs."
+        raise ExecutorError(rule, place=f"{type(error).__name__}: {one_line(error)}", remedy=remedy) from error
 
 
 def _kill(pid: int) -> None:

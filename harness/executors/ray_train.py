@@ -121,11 +121,9 @@ def _call_in_daemon_thread(call: Callable[[], None]) -> "Future[None]":
 
 def _require_working(fault: str | None) -> None:
     if fault is not None:
-        raise ExecutorError(
-            "a Ray cluster must work for as long as a network is trained",
-            place=fault,
-            remedy="Nothing is lost: the same command resumes from the last checkpoint.",
-        )
+        rule = "a Ray cluster must work for as long as a network is trained"
+        remedy = "Nothing is lost: the same command resumes from the last checkpoint."
+        raise ExecutorError(rule, place=fault, remedy=remedy)
 
 
 def _remove_stale_files(folder: Path) -> None:
@@ -204,8 +202,6 @@ def raise_worker_error(folder: Path, fitting: "Future[None]") -> None:
         values = json.loads(reason.read_text(encoding="utf-8"))
         raise WORKER_ERRORS[values["kind"]](values["text"].rstrip("."))
     if error is not None:
-        raise ExecutorError(
-            "the workers must live to the end",
-            place=one_line(error),
-            remedy="The same command resumes from the last checkpoint.",
-        ) from error
+        rule = "the workers must live to the end"
+        remedy = "The same command resumes from the last checkpoint."
+        raise ExecutorError(rule, place=one_line(error), remedy=remedy) from error

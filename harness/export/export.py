@@ -62,11 +62,8 @@ def commit(fresh: Path, folder: Path) -> None:
 def _require_free(folder: Path) -> None:
     is_ours = (folder / RECORD_FILE).is_file()
     if folder.exists() and not (folder.is_dir() and (is_ours or not any(folder.iterdir()))):
-        raise UserError(
-            "`--to` must be a new or an empty folder, or one that `harness export` has written",
-            value=str(folder),
-            remedy="Choose another.",
-        )
+        rule = "`--to` must be a new or an empty folder, or one that `harness export` has written"
+        raise UserError(rule, value=str(folder), remedy="Choose another.")
 
 
 def _written(folder: Path) -> list[str]:

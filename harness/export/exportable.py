@@ -45,11 +45,9 @@ class Exportable:
 
     def __post_init__(self) -> None:
         if self.network.is_merged and not self.is_merged:
-            raise UserError(
-                "`--unmerged` needs weights in training form, and these are merged already",
-                value=self.network.name,
-                remedy="Leave it out, or use the weights that they were merged from.",
-            )
+            rule = "`--unmerged` needs weights in training form, and these are merged already"
+            remedy = "Leave it out, or use the weights that they were merged from."
+            raise UserError(rule, value=self.network.name, remedy=remedy)
 
     @property
     def resolution(self) -> int:

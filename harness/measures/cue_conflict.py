@@ -149,11 +149,8 @@ def _class_order(network: LoadedNetwork) -> tuple[list[int] | None, str]:
     if names is None:
         return None, "by position, as synsets of ImageNet-1K in their usual order: the weights hold no class names"
     if set(names) != set(synsets):
-        raise UserError(
-            "the network's classes must be the synsets of ImageNet-1K, as n01440764",
-            value=class_differences(names, synsets),
-            place=network.name,
-        )
+        rule = "the network's classes must be the synsets of ImageNet-1K, as n01440764"
+        raise UserError(rule, value=class_differences(names, synsets), place=network.name)
     return [names.index(name) for name in synsets], "by name: 1,000 of 1,000 synsets of ImageNet-1K"
 
 

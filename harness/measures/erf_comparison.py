@@ -157,11 +157,9 @@ def _fields(network: LoadedNetwork, images: ErfImages, tell: Callable[[int], Non
             return receptive_fields(network.model.to(device), images.pixels, tell=tell)
     except torch.OutOfMemoryError as error:
         side = images.pixels.shape[-1]
-        raise UserError(
-            "the device must have memory for the gradient of one image",
-            value=f"{network.name} at {side} px",
-            remedy="Give a smaller `--resolution`.",
-        ) from error
+        rule = "the device must have memory for the gradient of one image"
+        remedy = "Give a smaller `--resolution`."
+        raise UserError(rule, value=f"{network.name} at {side} px", remedy=remedy) from error
 
 
 def _require_images(network: LoadedNetwork, images: ErfImages, fields: dict[str, ReceptiveField]) -> None:

@@ -183,11 +183,8 @@ def study_changes(file: StudyFile, store: Store) -> StudyChanges:
     try:
         changes = compare_studies(started, resolved_yaml(file))
     except ValidationError as error:
-        raise StudyError(
-            f"the study `{name}` must have been started by a version whose files this one reads",
-            place=store.location,
-            remedy=CHANGE_REMEDY,
-        ) from error
+        rule = f"the study `{name}` must have been started by a version whose files this one reads"
+        raise StudyError(rule, place=store.location, remedy=CHANGE_REMEDY) from error
     if changes.refused:
         raise StudyError(
             f"the study `{name}` may grow, but must keep what it was started as; changed: {', '.join(changes.refused)}",

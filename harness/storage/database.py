@@ -149,12 +149,9 @@ def _check_readable(revision: str | None, url: URL) -> None:
             "a study must have been run here", place=database_label(url), remedy="Start one: `harness run FILE`."
         )
     if revision != migrate.REVISIONS[-1]:
-        raise StoreError(
-            f"the database's schema must be at revision {migrate.REVISIONS[-1]} to be read",
-            value=revision,
-            place=database_label(url),
-            remedy="Run one of its studies once with this version, which brings it up to date.",
-        )
+        rule = f"the database's schema must be at revision {migrate.REVISIONS[-1]} to be read"
+        remedy = "Run one of its studies once with this version, which brings it up to date."
+        raise StoreError(rule, value=revision, place=database_label(url), remedy=remedy)
 
 
 class _Writer(sqlite3.Connection):
@@ -235,12 +232,9 @@ def check_file_system(file: Path, mounts: str | None = None) -> None:
         mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     kind = _file_system(file.resolve(), mounts)
     if kind in NETWORK_FILE_SYSTEMS:
-        raise StoreError(
-            "an SQLite database must be on a local disk",
-            value=kind,
-            place=str(file),
-            remedy="Give a local folder with `--results`, or a server with `--storage postgresql+psycopg://...`.",
-        )
+        rule = "an SQLite database must be on a local disk"
+        remedy = "Give a local folder with `--results`, or a server with `--storage postgresql+psycopg://...`."
+        raise StoreError(rule, value=kind, place=str(file), remedy=remedy)
 
 
 def _file_system(file: Path, mounts: str) -> str | None:
@@ -272,11 +266,9 @@ def _without_writing(url: URL) -> URL:
 
 
 def _bad_url(url: str) -> StoreError:
-    return StoreError(
-        "`--storage` must name an SQLite file or a PostgreSQL database",
-        value=url,
-        remedy="Write `sqlite:///path/to/studies.db` or `postgresql+psycopg://user@host/database`.",
-    )
+    rule = "`--storage` must name an SQLite file or a PostgreSQL database"
+    remedy = "Write `sqlite:///path/to/studies.db` or `postgresql+psycopg://user@host/database`."
+    return StoreError(rule, value=url, remedy=remedy)
 
 
 def upsert(connection: Connection, table: Table, keys: tuple[str, ...], row: Mapping[str, object]) -> None:

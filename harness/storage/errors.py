@@ -44,11 +44,9 @@ POSTGRES_ERRORS: dict[str, tuple[str, str]] = {
 
 def study_deleted(name: str, place: str) -> StoreError:
     """The error of a driver if another process has deleted its study."""
-    return StoreError(
-        f"a study must not be deleted while it is driven; another process has deleted `{name}`",
-        place=place,
-        remedy="Run the same command again to bring it back: its runs and their checkpoints are kept.",
-    )
+    rule = f"a study must not be deleted while it is driven; another process has deleted `{name}`"
+    remedy = "Run the same command again to bring it back: its runs and their checkpoints are kept."
+    return StoreError(rule, place=place, remedy=remedy)
 
 
 @contextmanager

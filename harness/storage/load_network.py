@@ -177,11 +177,9 @@ def _names_of_run(network: LoadedNetwork, recipe: ProxyRecipe) -> tuple[str, ...
 def _names_of_training(network: LoadedNetwork, file: Path) -> tuple[str, ...] | None:
     names = _read_names(file, network.spec.classes)
     if names is None and network.classes is None and file.exists():
-        raise UserError(
-            f"{CLASSES} must list the names of the {network.spec.classes:,} classes of the weights",
-            place=str(file),
-            remedy="Without it, classes are taken by their position: remove it where that is right.",
-        )
+        rule = f"{CLASSES} must list the names of the {network.spec.classes:,} classes of the weights"
+        remedy = "Without it, classes are taken by their position: remove it where that is right."
+        raise UserError(rule, place=str(file), remedy=remedy)
     if names is None or network.classes is None or names == network.classes:
         return network.classes or names
     raise UserError(

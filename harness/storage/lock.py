@@ -94,12 +94,9 @@ class _FileLock:
         except OSError as error:
             if isinstance(error, PermissionError) and self.path.exists():  # a read-only folder of another user
                 return self.path.read_text() or None
-            raise StoreError(
-                "the folder of the database must allow lock files",
-                value=error.strerror,
-                place=str(self.path),
-                remedy="Choose a local folder that you may write to with `--results`.",
-            ) from error
+            rule = "the folder of the database must allow lock files"
+            remedy = "Choose a local folder that you may write to with `--results`."
+            raise StoreError(rule, value=error.strerror, place=str(self.path), remedy=remedy) from error
         self.path.write_text(_own_name())
         return None
 

@@ -34,12 +34,9 @@ def current_revision(connection: Connection, place: str) -> str | None:
         return None
     revision = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()
     if revision is not None and revision not in REVISIONS:
-        raise StoreError(
-            f"the database's schema must be known to this version (up to {REVISIONS[-1]})",
-            value=revision,
-            place=place,
-            remedy="A newer harness wrote it: upgrade this one.",
-        )
+        rule = f"the database's schema must be known to this version (up to {REVISIONS[-1]})"
+        remedy = "A newer harness wrote it: upgrade this one."
+        raise StoreError(rule, value=revision, place=place, remedy=remedy)
     return None if revision is None else str(revision)
 
 

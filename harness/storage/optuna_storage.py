@@ -152,12 +152,9 @@ def _check_version(storage: "RDBStorage", place: str) -> None:
     if current == expected:
         return
     is_older = current in storage.get_all_versions()
-    raise StoreError(
-        f"Optuna's tables must be at its version {expected}",
-        value=current,
-        place=place,
-        remedy="Bring them up to date with `optuna storage upgrade`." if is_older else "Upgrade Optuna.",
-    )
+    rule = f"Optuna's tables must be at its version {expected}"
+    remedy = "Bring them up to date with `optuna storage upgrade`." if is_older else "Upgrade Optuna."
+    raise StoreError(rule, value=current, place=place, remedy=remedy)
 
 
 @contextmanager

@@ -189,8 +189,5 @@ def _expect(run: RunStatus, record: Record, *states: RunState) -> None:
             f"a run that is {run.state} must stay as it is", value=type(record).__name__, place=f"run {run.id}"
         )
     if run.state not in states or run.owner is None:
-        raise StoreError(
-            f"a run must be claimed and {' or '.join(states)} to take this record",
-            value=type(record).__name__,
-            place=f"run {run.id}, which is {run.state}",
-        )
+        rule = f"a run must be claimed and {' or '.join(states)} to take this record"
+        raise StoreError(rule, value=type(record).__name__, place=f"run {run.id}, which is {run.state}")

@@ -241,12 +241,9 @@ def require_own_name(path: Path) -> None:
     except Exception:  # damaged bytes can raise any error; it is reported when the weights are read
         return
     if isinstance(run_id, str) and run_id != path.stem:
-        raise UserError(
-            f"a run's checkpoint must have the name of its run ({run_id})",
-            value=path.name,
-            place=str(path),
-            remedy=f"Name it {run_id}{path.suffix}, in the folder of its study.",
-        )
+        rule = f"a run's checkpoint must have the name of its run ({run_id})"
+        remedy = f"Name it {run_id}{path.suffix}, in the folder of its study."
+        raise UserError(rule, value=path.name, place=str(path), remedy=remedy)
 
 
 def load_epoch(path: Path) -> int:

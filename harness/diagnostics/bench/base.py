@@ -89,11 +89,8 @@ def run_study() -> str:
     """The path of `run_study.py`. Raises `UserError` if the harness is installed without its repository."""
     script = ROOT / "run_study.py"
     if not script.exists():
-        raise UserError(
-            "the bench needs the repository of the harness",
-            place=str(script),
-            remedy="Run `make bench` in a clone of the repository.",
-        )
+        rule = "the bench needs the repository of the harness"
+        raise UserError(rule, place=str(script), remedy="Run `make bench` in a clone of the repository.")
     return str(script)
 
 

@@ -115,11 +115,8 @@ def baselines_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
 
     for name in names:
         if not timm.is_model(name):
-            raise UserError(
-                "a baseline must be one of timm's networks",
-                value=name,
-                remedy=did_you_mean(name, timm.list_models(), "timm's")[:400],
-            )
+            rule = "a baseline must be one of timm's networks"
+            raise UserError(rule, value=name, remedy=did_you_mean(name, timm.list_models(), "timm's")[:400])
     return tuple(name for name in names if _side(name) in (resolution, None))
 
 

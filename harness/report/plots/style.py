@@ -37,10 +37,8 @@ def save_figure(figure: "Figure", path: Path) -> None:
         with atomic_write(path, is_shared=True) as partial:
             picture.save(partial, format="png", optimize=True)
     except OSError as error:
-        raise UserError(
-            f"the folder of a plot must be writable ({error.strerror or error})",
-            value=str(path.parent),
-        ) from error
+        rule = f"the folder of a plot must be writable ({error.strerror or error})"
+        raise UserError(rule, value=str(path.parent)) from error
 
 
 def file_names(kind: str, subjects: Sequence[str]) -> list[str]:

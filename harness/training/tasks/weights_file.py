@@ -30,12 +30,9 @@ def load_training_weights(path: Path, spec: NetworkSpec | None = None, *, place:
     """
     weights = read_weights(path, spec)
     if weights.is_merged:
-        raise UserError(
-            "the weights must be in training form, whose batch norms and small kernels can be trained",
-            value=str(path),
-            place=place,
-            remedy="Use the un-merged weights that these were merged from; merging comes last.",
-        )
+        rule = "the weights must be in training form, whose batch norms and small kernels can be trained"
+        remedy = "Use the un-merged weights that these were merged from; merging comes last."
+        raise UserError(rule, value=str(path), place=place, remedy=remedy)
     return weights
 
 
@@ -100,8 +97,6 @@ def read_dense(path: Path) -> DenseWeights:
         )
     except (ValueError, TypeError, AttributeError, SpecError, ValidationError) as error:
         made = metadata.get("harness", "another version")
-        raise WeightsError(
-            f"This version must be able to read the file's metadata: {error}",
-            place=str(path),
-            remedy=f"It was written by harness {made}, and this is {__version__}.",
-        ) from error
+        rule = f"This version must be able to read the file's metadata: {error}"
+        remedy = f"It was written by harness {made}, and this is {__version__}."
+        raise WeightsError(rule, place=str(path), remedy=remedy) from error
