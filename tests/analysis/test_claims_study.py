@@ -166,6 +166,7 @@ def test_a_longer_plan_for_runs_that_another_study_looked_at_is_exploratory(tmp_
     assert [result.verdict_text for result in claim_results(played)] == ["supported"], "the first study came before"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("first", "second"),
     [

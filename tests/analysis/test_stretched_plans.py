@@ -127,6 +127,7 @@ def outcome(values: list[float], stretch: Stretch) -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stretch", [promising, whenever_undecided, again_and_again, after_the_end])
 def test_stretched_null_studies_err_no_more_than_planned(stretch: Stretch) -> None:
     rng = np.random.default_rng(20)

@@ -50,6 +50,7 @@ def folder_of(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_trains_merges_last_and_judges(tmp_path: Path) -> None:
     write(tmp_path, "mask_rcnn")
     result = detect(tmp_path, "net.yaml", "--recipe", "recipe.yaml")

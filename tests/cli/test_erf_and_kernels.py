@@ -124,6 +124,7 @@ def test_erf_of_presets_warns_that_random_weights_mislead(tmp_path: Path) -> Non
     assert result.stderr == "" and "table 10" not in result.stdout
 
 
+@pytest.mark.long
 def test_erf_of_a_checkpoint_is_the_runs_measure(checkpoint: Path, trained: Path, tmp_path: Path) -> None:
     result = called("erf", checkpoint, "replknet_nano", "--json", "--output", tmp_path, cwd=trained)
     assert result.returncode == 0, result.stderr

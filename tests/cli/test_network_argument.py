@@ -113,6 +113,7 @@ REMEDIES: dict[tuple[str, NetworkForm], str] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", NetworkForm, ids=lambda form: form.name.lower())
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_form_with_every_command(folder: Path, name: str, form: NetworkForm) -> None:

@@ -235,6 +235,7 @@ def on_terminal(folder: Path, *arguments: str, kind: str = "xterm", columns: int
     return process.wait(timeout=20), output.decode()
 
 
+@pytest.mark.long
 def test_a_terminal_shows_the_study_live_in_80_columns(tmp_path: Path) -> None:
     write_study(
         tmp_path,

@@ -136,6 +136,7 @@ def test_results_of_a_study_that_never_started_are_not_found(tmp_path: Path) -> 
     assert files_of(tmp_path) == {"study.yaml"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [1, 12, 40])
 def test_ctrl_c_leaves_a_study_that_the_same_call_resumes(tmp_path: Path, at: int) -> None:
     path = write_study(tmp_path, SCRIPTED)

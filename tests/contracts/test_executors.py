@@ -66,6 +66,7 @@ def test_a_run_gives_the_same_numbers_on_every_executor(executors: dict[str, Exe
     assert all(other == first for other in others)
 
 
+@pytest.mark.long
 def test_a_stopped_run_is_resumed_from_its_checkpoint_to_the_numbers_of_an_undisturbed_one(
     executor: Executor, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_share_of_a_gpu_where_there_is_none_is_replaced_by_the_processor(execu
     assert end_of(records).state == RunState.COMPLETE
 
 
+@pytest.mark.long
 def test_records_arrive_during_the_run(executor: Executor, tmp_path: Path) -> None:
     job = tiny_job(tmp_path, epochs=20)
     executor.submit(job)

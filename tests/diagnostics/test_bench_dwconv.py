@@ -90,6 +90,7 @@ def pair(shape: StackShape, layout: str, ours_ms: float, conv2d_ms: float, **fie
     return [made(shape, algorithm=name, layout=layout, median_ms=ms, **fields) for name, ms in times.items()]
 
 
+@pytest.mark.long
 def test_every_algorithm_that_fits_is_measured_in_both_layouts_and_modes(rows: list[DwconvResult]) -> None:
     for kernel in TINY.kernels:
         algorithms = set(fitting(torch.zeros(2, 4, 6, 6), torch.zeros(4, 1, kernel, kernel)))

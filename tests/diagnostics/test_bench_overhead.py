@@ -54,6 +54,7 @@ def test_the_help_is_timed() -> None:
     assert 0 < figure.median < 30
 
 
+@pytest.mark.long
 def test_a_start_is_taken_apart(tmp_path: Path) -> None:
     with separate_slots() as machine, machine.alone():  # as the bench does: the study does not wait for others
         parts = parts_of_start(write_study(tmp_path, TINY), "inline", tmp_path / "results")

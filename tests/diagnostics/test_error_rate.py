@@ -134,6 +134,7 @@ def test_a_rate_above_the_plan_is_exit_code_1(tmp_path: Path, monkeypatch: pytes
     assert result.returncode == 1 and "more false verdicts than the plan allows" in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [

@@ -36,6 +36,7 @@ def validation_noise(folder: Path, *options: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.long
 def test_every_pair_is_judged_on_every_set(trained: Path) -> None:
     values = validation_noise(trained)
     effects = np.array(values["effects"])

@@ -49,6 +49,7 @@ def change(folder: Path, statement: str) -> None:
 # Same bits
 
 
+@pytest.mark.long
 def test_a_run_of_two_workers_is_reproduced_bit_by_bit_in_two_further_processes(finished: Finished) -> None:
     folder, _ = finished
     before = (files_of(folder), (folder / "results" / "studies.db").read_bytes())
@@ -62,6 +63,7 @@ def test_a_run_of_two_workers_is_reproduced_bit_by_bit_in_two_further_processes(
     assert (files_of(folder), (folder / "results" / "studies.db").read_bytes()) == before
 
 
+@pytest.mark.long
 def test_the_best_is_taken_unless_a_trial_or_a_run_is_named(recorded: Path) -> None:
     run = summary_of(recorded)["configurations"][0]["runs"][1]
     result, values = reproduced(recorded, "study.yaml", run["id"])

@@ -61,6 +61,7 @@ def has_ended(pid: int) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_workers_of_this_machine_start_without_output_and_end_at_once_with_all_that_they_started(
     start_executor: StartExecutor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +238,7 @@ def test_an_address_without_a_server_is_refused_within_seconds(host: str) -> Non
     assert time.monotonic() - start < ENOUGH_S
 
 
+@pytest.mark.long
 def test_an_address_of_another_server_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "CONNECT_TIMEOUT_S", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as server:

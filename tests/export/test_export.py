@@ -120,6 +120,7 @@ def test_a_graph_for_images_that_end_as_one_pixel_takes_their_size_alone(tmp_pat
     assert "only of this size" in (tmp_path / "out" / CARD).read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_merged", [True, False], ids=["merged", "training"])
 @pytest.mark.parametrize("kind", KERNEL_KINDS)
 def test_every_kind_of_kernel_is_loaded_in_both_forms(kind: str, is_merged: bool, tmp_path: Path) -> None:
@@ -175,6 +176,7 @@ def test_a_graph_of_another_form_is_distinguished_from_it(exported: Exported) ->
         onnx_file.check_convolutions(product_of(unmerged.spec, subject=unmerged.network), file)
 
 
+@pytest.mark.long
 def test_sides_that_are_not_proven_equal_stay_open() -> None:
     exportable = product_of(tiny("convnext", reparam=[3, None, None, None]), is_merged=False)
     assert len(exportable.program.range_constraints) == 3, "batch, height and width"

@@ -120,6 +120,7 @@ def test_seeds_of_a_network_share_one_measurement(dataset: Dataset, tmp_path: Pa
     assert dict(latency(subject(dataset, tiny_spec(K=5), tmp_path))) != first and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"conditions": {}, "metrics": {"latency_ms_p50": 1}}'])
 def test_a_kept_time_that_cannot_be_read_is_measured_again(dataset: Dataset, tmp_path: Path, content: str) -> None:
     list(latency(subject(dataset, tiny_spec(), tmp_path)))

@@ -58,6 +58,7 @@ def _in_bounds_percent(part: Part) -> float:
     return 100 * part.large_kernels.macs_in_bounds / part.large_kernels.macs
 
 
+@pytest.mark.long
 @given(drawn=specs_and_sizes(), merged=st.booleans())
 @examples(200)
 def test_random_networks_agree_with_the_count(drawn: tuple[NetworkSpec, tuple[int, int]], merged: bool) -> None:

@@ -77,6 +77,7 @@ def test_the_proxies_without_batch_norms_compute_the_same(name: str) -> None:
     _assert_fold_is_exact(_trained(build(PRESETS[name], seed=0)), _images(3, (64, 64)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_closed_form_counts_the_folded_network(name: str) -> None:
     with torch.device("meta"):

@@ -27,6 +27,7 @@ NAMES = [name for name, spec in PRESETS.items() if spec.family == "replknet"]
 PROXIES = ["replknet_nano", "replknet_tiny"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_matches_its_description(name: str) -> None:
     with torch.device("meta"):

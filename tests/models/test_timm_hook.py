@@ -68,6 +68,7 @@ def python(*arguments: str, cwd: Path = REPOSITORY) -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.long
 def test_presets_are_in_timm_when_timm_comes_later() -> None:
     assert python("-c", HARNESS_FIRST) == REGISTERED
 

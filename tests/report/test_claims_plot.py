@@ -76,6 +76,7 @@ def texts(figure: Figure) -> dict[str, Any]:
 # From the summary alone
 
 
+@pytest.mark.long
 def test_a_summary_is_drawn_next_to_its_file(claimed: StudyResults, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -53,6 +53,7 @@ def test_a_finished_study_starts_no_executor(bench: Callable[..., Bench]) -> Non
     assert of(events, StudyEnded)[0].trained == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", range(1, 40, 3))
 def test_an_interrupted_study_resumes_and_trains_nothing_twice(bench: Callable[..., Bench], after: int) -> None:
     b = bench()

@@ -70,6 +70,7 @@ def test_further_values_of_an_axis_are_trained_with_all_seeds(study: Grown) -> N
     assert study.rows() == dict.fromkeys((3, 7, 13, 25), (0, 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("before", "after"),
     [

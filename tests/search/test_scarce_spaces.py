@@ -48,6 +48,7 @@ def limit(tmp_path_factory: pytest.TempPathFactory) -> int:
     return costs[1]
 
 
+@pytest.mark.long
 def test_both_feasible_networks_are_trained_and_the_study_states_why_it_ends(tmp_path: Path, limit: int) -> None:
     bench = Bench(tmp_path, scarce(tmp_path, limit))
     events = list(bench.drive())
@@ -97,6 +98,7 @@ def test_a_study_that_gave_up_before_resumes(tmp_path: Path, limit: int) -> None
     assert len({event.spec for event in of(list(bench.drive()), TrialStarted)}) == 2
 
 
+@pytest.mark.long
 def test_a_proposal_in_vain_is_replaced_by_the_nearest_network_that_fits(tmp_path: Path) -> None:
     space = build_space(scarce(tmp_path, 213_000), classes=8, channels=1)
     census = take_census(space)
@@ -117,6 +119,7 @@ def test_a_large_space_is_described_by_an_interval(tmp_path: Path) -> None:
     assert "of 1,255,500 combinations are within rules and budgets (95 % interval" in census.text()
 
 
+@pytest.mark.long
 def test_a_needle_in_a_large_space_is_found_downhill(tmp_path: Path) -> None:
     axes = AXES | {"C[3]": {"low": 16, "high": 2048, "step": 8}, "ffn_ratio": [1, 2, 3, 4]}
     file = make_study(tmp_path, axes=axes, budgets={"params": 36_200}, search={"sampler": "tpe", "trials": 2})

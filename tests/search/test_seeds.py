@@ -70,6 +70,7 @@ def submitted(study: Played) -> list[tuple[int, int]]:
 # Pruning
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pruner", sorted(PRUNERS.keys() - {"none"}))
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_replicate_is_never_pruned_however_bad(tmp_path: Path, sampler: str, pruner: str) -> None:

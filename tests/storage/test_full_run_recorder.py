@@ -32,6 +32,7 @@ def rows(results: Path) -> list[tuple[FullScaleRow, dict[int, dict[str, float]]]
         return [(row, FullScaleRuns(store).metrics(row.id)) for row in FullScaleRuns(store).all()]
 
 
+@pytest.mark.long
 def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
     result = train(tmp_path)
     assert result.returncode == 0 and "cpu (" in result.stdout, result.stderr

@@ -256,6 +256,7 @@ sys.exit(any(os.wait()[1] for _ in range(6)))
 """
 
 
+@pytest.mark.long
 def test_processes_that_create_it_together_all_succeed(database: str) -> None:
     ended = subprocess.run([sys.executable, "-c", CREATE_TOGETHER, database], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

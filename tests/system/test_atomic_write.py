@@ -133,6 +133,7 @@ def is_path(call: ast.Call) -> bool:
     return len(call.args) == 1 and not call.keywords
 
 
+@pytest.mark.long
 def test_nothing_else_renames_what_it_has_written() -> None:
     moves = {
         (path.relative_to(PACKAGE).as_posix(), name)

@@ -209,6 +209,7 @@ VERBS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verb_waits_for_a_measurement_to_end(name: str, slots: Path, tmp_path: Path) -> None:  # noqa: ARG001
     files(tmp_path)

@@ -88,6 +88,7 @@ CHANGES: dict[str, tuple[Change, bool, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_checkpoint_that_fails_a_check_is_not_used_and_the_run_completes(name: str, data: Path) -> None:
     change, is_signed, reason = CHANGES[name]

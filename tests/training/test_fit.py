@@ -182,6 +182,7 @@ def test_the_optimisers_are_torchs_own_to_the_last_bit(name: Literal["sgd", "ada
     assert ours[1]["state"].keys() == theirs[1]["state"].keys()
 
 
+@pytest.mark.long
 def test_training_does_not_load_torchs_compiler(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tiny_runs import tiny_run; "

@@ -79,6 +79,7 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], None], bool, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STATES)
 def test_a_state_that_fails_a_check_is_reported_and_set_aside(
     name: str, whole: Whole, copied: FullScaleJob[Any]

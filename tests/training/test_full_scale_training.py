@@ -64,6 +64,7 @@ def test_one_record_per_epoch_with_scores_of_network_and_average(whole: Whole) -
     assert epochs[0].is_best
 
 
+@pytest.mark.long
 def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
     recipe = recipe_of(
         data={"dataset": "shapes", "difficulty": 0.0, "train_size": 256, "val_size": 64},
@@ -116,6 +117,7 @@ def test_so_do_other_recipes(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert equal(last_state(job.folder), last_state(tmp_path / "whole"))
 
 
+@pytest.mark.long
 def test_a_killed_training_resumes_bitwise(tmp_path: Path) -> None:
     """Whenever the kill comes, behind some checkpoint within the first epoch or later."""
     recipe = recipe_of(epochs=3, save_minutes=1e-9, keep_last=20)

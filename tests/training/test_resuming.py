@@ -51,6 +51,7 @@ def copied(undisturbed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["removed", "another"])
 def test_a_database_that_is_gone_is_filled_again_from_the_checkpoints(
     change: str, undisturbed: Path, copied: Path
@@ -64,6 +65,7 @@ def test_a_database_that_is_gone_is_filled_again_from_the_checkpoints(
     assert "trained already, measuring" in again.stdout and ": epoch " not in again.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_a_record_that_could_not_be_written_is_stored_later(
     lost: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,7 @@ def test_rounds_end_with_the_figures_of_network_and_average(whole: tuple[Path, l
     assert b"epoch/val_miou" in events.read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_resumes_bitwise_from_any_step(whole: tuple[Path, list[Any]], tmp_path: Path, step: int) -> None:
     folder, undisturbed = whole
@@ -153,6 +154,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandRes
     return root, segment(root, "--recipe", "recipe.yaml", network=first.folder)
 
 
+@pytest.mark.long
 def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, CommandResult]) -> None:
     root, result = finished
     assert result.returncode == 0, result.stderr
