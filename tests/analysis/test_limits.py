@@ -128,6 +128,7 @@ def at_chance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyResu
     return folder, Played(folder).answer(CHANCE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("script", "limit"), [(CHANCE, "chance"), (CEILING, "ceiling")])
 @pytest.mark.parametrize("objective", ["top1", "val_loss"])
 def test_a_study_at_a_limit_names_nothing(tmp_path: Path, script: Script, limit: str, objective: str) -> None:

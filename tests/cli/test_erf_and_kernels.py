@@ -260,6 +260,7 @@ def test_kernels_of_a_checkpoint(checkpoint: Path, trained: Path, tmp_path: Path
     assert opens(next(tmp_path.glob("kernels_tiny_*.png")))
 
 
+@pytest.mark.long
 def test_kernels_of_a_preset_in_json(tmp_path: Path) -> None:
     result = called("kernels", "mobilenet_v2_nano", "--json", "--output", ".", cwd=tmp_path)
     values = json.loads(result.stdout)

@@ -77,6 +77,7 @@ def test_a_finished_study_is_answered_without_torch_and_ray(finished: Finished) 
     assert result.stdout.startswith("tiny  maximize top1: 2 complete")  # and nothing else, for it was to be quiet
 
 
+@pytest.mark.long
 def test_the_commands_that_are_printed_work(finished: Finished) -> None:
     folder, study_result = finished
     commands = [

@@ -105,6 +105,7 @@ def test_a_stop_of_a_run_that_has_ended_does_not_reach_its_next_life(executor: E
     assert end_of(train(executor, job)).state == RunState.COMPLETE
 
 
+@pytest.mark.long
 def test_more_jobs_than_workers_all_end_and_none_twice(executor: Executor, tmp_path: Path) -> None:
     jobs = [tiny_job(tmp_path, seed=seed, epochs=2) for seed in range(5)]
     for job in jobs:

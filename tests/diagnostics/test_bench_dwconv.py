@@ -270,6 +270,7 @@ def test_what_is_written_can_be_read(rows: list[DwconvResult], tmp_path: Path) -
     assert len(set(colors.values())) == len(colors), "no two lines look alike"
 
 
+@pytest.mark.long
 def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--output", str(tmp_path), "dwconv", "--quick", *TINY_FLAGS]) == 0
     captured = capsys.readouterr()

@@ -103,6 +103,7 @@ def test_proxies_are_trained_again_each_time(tmp_path: Path) -> None:
         assert len([record for record in records if isinstance(record, Epoch)]) == 2
 
 
+@pytest.mark.long
 def test_a_proxy_that_fails_is_reported(tmp_path: Path) -> None:
     broken = tiny_jobs(tmp_path, dataset="cifar10", root=str(tmp_path))
     with pytest.raises(HarnessError, match="must be complete, but is failed"):

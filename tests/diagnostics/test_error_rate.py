@@ -117,6 +117,7 @@ def played(folder: Path, script: Script = noisy, **changes: Any) -> Played:
     return study
 
 
+@pytest.mark.long
 def test_the_verb_counts_false_verdicts(tmp_path: Path) -> None:
     played(tmp_path)
     result = called("aa", "study.yaml", "--studies", "2000", cwd=tmp_path)

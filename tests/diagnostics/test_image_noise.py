@@ -88,6 +88,7 @@ def test_what_was_judged_is_kept_and_continued(trained: Path, monkeypatch: pytes
     assert np.array_equal(np.array(more["effects"])[:, :10], first["effects"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["{", '{"conditions": 1, "runs": {}}', "[]"])
 def test_a_damaged_record_is_replaced(trained: Path, damage: str) -> None:
     first, kept = validation_noise(trained), trained / "results" / "tiny" / "validation_sets_64.json"

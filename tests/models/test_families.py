@@ -111,6 +111,7 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in network.state_dict().items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("merged", [False, True])
 def test_convnext_takes_timms_weights_and_gives_timms_output(merged: bool) -> None:
     theirs = _lively(timm.create_model("convnext_tiny"))

@@ -93,6 +93,7 @@ def test_a_timm_that_fails_fails_as_it_does_and_may_be_tried_again(tmp_path: Pat
     assert output.splitlines() == ["broken", "False harness.models.timm.hook"]
 
 
+@pytest.mark.long
 def test_a_timm_without_what_is_needed_stays_usable_and_warns(tmp_path: Path) -> None:
     (tmp_path / "timm.py").write_text("answer = 42")
     code = (

@@ -41,6 +41,7 @@ def test_the_kernels_under_the_interpreter() -> None:
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
+@pytest.mark.long
 def test_importing_the_operator_imports_no_triton() -> None:
     code = "import sys, harness.ops.triton_conv; sys.exit('triton' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

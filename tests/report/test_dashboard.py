@@ -86,6 +86,7 @@ def study(shown: ServedStudy) -> Any:
     return shown.api(f"studies/{summary['study_id']}")
 
 
+@pytest.mark.long
 def test_parameters_and_values_are_there(study: Any) -> None:
     trials = {trial["number"]: trial for trial in study["trials"]}
     assert len(trials) == 5 and {trial["state"] for trial in trials.values()} == {"Complete"}

@@ -68,6 +68,7 @@ def test_front_of_an_objective_that_is_minimized(tmp_path: Path) -> None:
     assert results.rows[0].mean == 2.5 / EPOCHS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("metric", ["params", "macs"])
 def test_costs_may_be_the_objective(tmp_path: Path, metric: str) -> None:
     results = Played(tmp_path, objectives={metric: "minimize"}, search={"seeds": 1}).answer()

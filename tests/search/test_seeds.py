@@ -249,6 +249,7 @@ def test_the_same_command_trains_a_failed_seed_again_as_it_trains_what_is_missin
     assert study.executor is not None and submitted(study) == [(31, 1)], "the last answer started no executor"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("search", [{"seeds": 1}, {"sampler": "random", "trials": 3, "seeds": 1}])
 def test_the_same_command_trains_a_failed_first_seed_again(tmp_path: Path, search: dict[str, Any]) -> None:
     study = Played(tmp_path, **FOUR, search=search)

@@ -71,6 +71,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return min((folder / "results" / "pets" / "checkpoints").glob("*.pt"))
 
 
+@pytest.mark.long
 def test_the_classes_of_a_run_are_in_the_order_that_it_was_trained_with(numbered: Path, tmp_path: Path) -> None:
     assert class_names(load_network(str(numbered))) == ("1", "10", "2")
     results = Path(shutil.copytree(numbered.parents[2], tmp_path / "results"))

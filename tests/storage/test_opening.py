@@ -30,6 +30,7 @@ def test_a_path_is_created_with_its_folders(tmp_path: Path) -> None:
         assert store.run(RUN.id).run == RUN
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["a b.db", "{x}.db", "100%.db", "what?.db", "#1.db", "größe.db", "it's.db"])
 def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     file = tmp_path / name

@@ -86,6 +86,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_no_step_runs_while_a_measurement_holds_the_slot_and_four_trainers_do_not_starve_it(
     start: Start, tmp_path: Path
 ) -> None:

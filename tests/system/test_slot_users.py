@@ -250,6 +250,7 @@ def test_nobody_computes_while_calls_are_timed(start: Start, tmp_path: Path) -> 
     assert (watch.measurements, watch.disturbed) == (1, 0)
 
 
+@pytest.mark.long
 def test_a_long_series_of_samples_lets_others_compute_in_between(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +293,7 @@ def test_work_that_takes_part_itself_runs_while_it_is_measured_and_other_work_wa
         assert len(spans(log)) == count
 
 
+@pytest.mark.long
 def test_times_that_others_disturbed_are_on_record(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

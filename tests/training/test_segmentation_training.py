@@ -72,6 +72,7 @@ def test_resumes_bitwise_from_any_step(whole: tuple[Path, list[Any]], tmp_path: 
     assert equal(last_state(job.folder), last_state(folder))
 
 
+@pytest.mark.long
 def test_learns_to_find_easy_shapes(tmp_path: Path) -> None:
     recipe = segmentation_recipe(
         data={"dataset": "shapes", "side": 32, "difficulty": 0.0, "train_size": 64, "val_size": 16},

@@ -295,6 +295,7 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
 # In a run and in a study file
 
 
+@pytest.mark.long
 def test_a_run_ends_with_the_detection(tmp_path: Path) -> None:
     records = list(run_job(Job(tiny_run(recipe=recipe_with()), tmp_path / "study")))
     names = [record.name for record in records if isinstance(record, Measured)]
