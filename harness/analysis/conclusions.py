@@ -1,5 +1,7 @@
 """Conclusions from the results of a study: which configuration is best, and whether the seeds support that."""
 
+from collections import Counter
+
 from harness.analysis.configuration_result import ConfigurationResult, seeds_text
 from harness.analysis.environments import other_environments_text
 from harness.analysis.formatting import format_mean_and_spread, format_metric, format_params, join_words, plural, si
@@ -14,7 +16,11 @@ def conclusions(results: StudyResults) -> list[str]:
         return [results_limit_sentence(results)]
     best = results.best
     if best is None:
-        return ["No configuration is complete yet, so there are no results."]
+        states = Counter(row.state for row in results.rows)
+        if not states or any(state in ("running", "waiting") for state in states):
+            return ["No configuration is complete yet, so there are no results."]
+        counts = join_words([f"{n} {state}" for state, n in states.items()])
+        return [f"No configuration is complete and within the budgets ({counts}), so there is no best one."]
     return [*_ranked(results, best), *_at_limits(results)]
 
 

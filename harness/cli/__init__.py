@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, *, run_name: str | None = None) -> i
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except Exception:
+    except Exception:  # an error that nothing else expects is a fault of the harness
         traceback.print_exc()
         print(
             "\nerror: the harness failed; this is a bug. Everything that studies have recorded is safe: the same "

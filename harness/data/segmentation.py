@@ -154,9 +154,9 @@ class SegmentationTrainingSet(DenseItems[SegmentationSource, SegmentationRecipe,
     def _filled(self, picture: Image.Image, mask: Mask, *, passed: int) -> SegmentationBatch:
         """Pad to the size of the crop, at the right and at the bottom, with 0 and the ignored label."""
         height, width = self.recipe.views.crop
-        room = (0, width - mask.shape[1], 0, height - mask.shape[0])
-        image = F.pad(self.to_tensor(picture), room)
-        labels = F.pad(torch.from_numpy(mask.copy()), room, value=IGNORED)
+        padding = (0, width - mask.shape[1], 0, height - mask.shape[0])
+        image = F.pad(self.to_tensor(picture), padding)
+        labels = F.pad(torch.from_numpy(mask.copy()), padding, value=IGNORED)
         return SegmentationBatch(image[None], labels[None], [], torch.tensor([passed]))
 
     def _nothing(self, faults: list[str]) -> SegmentationBatch:

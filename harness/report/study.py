@@ -70,7 +70,7 @@ def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[Re
         return []
     left = len(parts) - len(parts[:most])
     more = [indented(f"and {left} more")] if left else []
-    return [Text("Not trained to the end, with all seeds", style="bold"), *parts[:most], *more, Text()]
+    return [Text("Not complete, over budget, or without all seeds", style="bold"), *parts[:most], *more, Text()]
 
 
 def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:

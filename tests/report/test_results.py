@@ -117,6 +117,13 @@ def test_pruned_and_failed_configurations_keep_their_reason(tmp_path: Path) -> N
     assert "diverged: the training loss is nan" in text
 
 
+def test_a_study_that_is_over_budget_everywhere_states_it(tmp_path: Path) -> None:
+    results = Played(tmp_path, budgets={"latency_ms": 0.001}).answer()
+    text = text_of(results_view(results))
+    assert "No configuration is complete and within the budgets (5 over budget), so there is no best one." in text
+    assert "Not complete, over budget, or without all seeds" in text and " yet" not in text
+
+
 def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) -> None:
     def script(_: Job) -> Iterator[Record]:
         yield started()
@@ -124,7 +131,9 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
 
     results = Played(tmp_path).answer(script)
     assert results.best is None and results.front == ()
-    assert conclusions(results) == ["No configuration is complete yet, so there are no results."]
+    assert conclusions(results) == [
+        "No configuration is complete and within the budgets (5 failed), so there is no best one."
+    ]
     assert text_of(results_view(results))
 
 

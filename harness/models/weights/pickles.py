@@ -143,6 +143,7 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+    # what zipfile raises for damaged directories, methods it does not have, encrypted entries and cut files
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
         raise _unreadable(path) from error
     if damaged is not None:
