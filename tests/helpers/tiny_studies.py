@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -22,6 +23,7 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import StudyFile, load_study
 from harness.executors.scripted import ScriptedExecutor
 from harness.search.events import Progress, StudyEvent
+from harness.search.samplers import SCREENING_SEEDS
 from harness.search.session import DrivenStudy, open_for_driving
 from harness.storage.workspace import Workspace
 from harness.training.environment import local_environment
@@ -62,6 +64,8 @@ SCRIPTED: dict[str, Any] = {
 }
 
 
+FOUR = {"axes": {"K": [[3, 3, 3, 3], [7, 7, 7, 7], [13, 13, 13, 13], [31, 29, 27, 13]]}, "when": {}}
+"""Keys of a study with four configurations."""
 INLINE = ("--executor", "inline")
 RAY = {"PYTHONWARNINGS": ""}
 """Environment of processes that start Ray, which warns of itself."""
@@ -162,6 +166,22 @@ def gains(**by_kernel: float) -> Script:
             yield epoch(n, top1 * n / EPOCHS)
         yield Measured("latency_ms_p50", 0.5 * spec.K[0])
         yield Ended(RunState.COMPLETE, wall_s=12.0)
+
+    return script
+
+
+def noisy(seed: int, *, decay: float = 0.0) -> Script:
+    """Runs whose accuracy is that of the kernel and noise that configuration and seed decide; later seeds are worse."""
+
+    def script(job: Job) -> Iterator[Record]:
+        run = job.run
+        late = decay * min(run.seed, 10) if run.seed < SCREENING_SEEDS else 0.0
+        top1 = 50.0 + run.spec.K[0] / 10 + random.Random(f"{seed} {run.id}").gauss(0, 2) - late
+        yield started()
+        for n in range(1, EPOCHS + 1):
+            yield epoch(n, top1 * n / EPOCHS)
+        yield Measured("latency_ms_p50", 1.0)
+        yield Ended(RunState.COMPLETE, wall_s=1.0)
 
     return script
 
