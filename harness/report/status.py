@@ -106,7 +106,7 @@ def status_view(status: StudyStatus) -> RenderableType:
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
     first = results.best_so_far
-    best = _none(results) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
+    best = _none(status) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
     parts.append(Text(f"best            {best}"))
     if results.claims:
         verdicts = Counter(result.verdict_text for result in results.claims)
@@ -122,8 +122,10 @@ def status_view(status: StudyStatus) -> RenderableType:
     return Group(*parts)
 
 
-def _none(results: StudyResults) -> str:
-    return f"none: {results_limit_sentence(results)}" if results.limit else "none yet"
+def _none(status: StudyStatus) -> str:
+    if status.results.limit:
+        return f"none: {results_limit_sentence(status.results)}"
+    return "none: no configuration is complete and within the budgets" if status.is_finished else "none yet"
 
 
 def status_values(status: StudyStatus) -> dict[str, Any]:

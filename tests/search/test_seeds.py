@@ -187,6 +187,17 @@ def test_the_runs_of_a_configuration_that_failed_are_not_queued(tmp_path: Path) 
     assert "runs            3 complete, 1 diverged, 2 not trained; 6 at most" in text and "queued" not in text
 
 
+def test_the_status_of_a_finished_study_in_which_all_failed_has_no_best_and_expects_none(tmp_path: Path) -> None:
+    def fails(_: Job) -> Iterator[Record]:
+        yield started()
+        yield Ended(RunState.DIVERGED, wall_s=1.0, cause="the training loss is nan")
+
+    study = Played(tmp_path, **TWO, search={"seeds": 1})
+    study.answer(fails)
+    text = called("status", study.path, *study.workspace.options, cwd=tmp_path).stdout
+    assert "best            none: no configuration is complete and within the budgets" in text
+
+
 def test_a_run_that_another_study_saw_diverge_is_missing_here_too(tmp_path: Path) -> None:
     Played(tmp_path, **TWO, search={"seeds": 2}).answer(ended_badly(RunState.DIVERGED, k=3, seed=1))
     results = Played(tmp_path, **TWO, study="another", search={"seeds": 3}).answer()
