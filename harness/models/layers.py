@@ -5,12 +5,12 @@ Shapes: N batch, H W height and width of the map.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.batchnorm_folding import fold_into_previous
 from harness.models.spec.network import NetworkSpec
-from harness.ops import DepthwiseConv2d
+from harness.ops import DepthwiseConv2d, batch_norm_act
+from harness.ops.batch_norm import ActivationName
 
 LAYER_NORM_EPS = 1e-6
 """As in ConvNeXt's networks."""
@@ -38,7 +38,9 @@ def conv2d(
 
 
 class ConvBN(nn.Module):
-    """bn(conv(x))"""
+    """activation(bn(conv(x))), without an activation unless a subclass sets one."""
+
+    activation: ActivationName = "none"
 
     def __init__(
         self,
@@ -56,8 +58,7 @@ class ConvBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c_in, H, W) -> (N, c_out, H / stride, W / stride), rounded up."""
-        y: Tensor = self.bn(self.conv(x))
-        return y
+        return batch_norm_act(self.conv(x), self.bn, self.activation)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -68,17 +69,19 @@ class ConvBN(nn.Module):
 class ConvBNReLU(ConvBN):
     """relu(bn(conv(x)))"""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) -> (N, c_out, H / stride, W / stride), rounded up."""
-        return F.relu(super().forward(x))
+    activation = "relu"
 
 
 class ConvBNReLU6(ConvBN):
     """relu6(bn(conv(x)))"""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) -> (N, c_out, H / stride, W / stride), rounded up."""
-        return F.relu6(super().forward(x))
+    activation = "relu6"
+
+
+class ConvBNGELU(ConvBN):
+    """gelu(bn(conv(x)))"""
+
+    activation = "gelu"
 
 
 class LayerNorm2d(nn.LayerNorm):

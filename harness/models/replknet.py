@@ -13,9 +13,10 @@ from harness.models.batchnorm_folding import fold_into_next
 from harness.models.cost import families
 from harness.models.large_kernels import large_kernel
 from harness.models.large_kernels.reparam import Mergeable
-from harness.models.layers import ConvBN, ConvBNReLU, DropPath, StagedNetwork, drop_path_by_stage
+from harness.models.layers import ConvBN, ConvBNGELU, ConvBNReLU, DropPath, StagedNetwork, drop_path_by_stage
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width
+from harness.ops import batch_norm_act
 
 
 class RepLKNetStem(nn.Sequential):
@@ -73,7 +74,7 @@ class RepLKBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c, H, W) -> (N, c, H, W)"""
-        y = self.pw1(self.prelkb_bn(x))
+        y = self.pw1(batch_norm_act(x, self.prelkb_bn, "none"))
         y = self.pw2(F.relu(self.large_kernel(y)))
         residual: Tensor = self.drop_path(y)
         return x + residual if self.shortcut else residual
@@ -92,13 +93,13 @@ class ConvFFN(nn.Module):
     def __init__(self, c: int, *, width: int, drop_path: float = 0.0) -> None:
         super().__init__()
         self.preffn_bn = nn.BatchNorm2d(c)
-        self.pw1 = ConvBN(c, width, 1)
+        self.pw1 = ConvBNGELU(c, width, 1)
         self.pw2 = ConvBN(width, c, 1)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c, H, W) -> (N, c, H, W)"""
-        y: Tensor = self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))
+        y: Tensor = self.drop_path(self.pw2(self.pw1(batch_norm_act(x, self.preffn_bn, "none"))))
         return x + y
 
     cost = staticmethod(families.conv_ffn)

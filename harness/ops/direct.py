@@ -92,7 +92,7 @@ def _fill(y: Tensor, x: Tensor, taps: Tensor, slide: _Slide, threads: int) -> No
         addresses = (tensor.data_ptr() for tensor in (x, taps, y[first], *buffers))
         plan.loops(*addresses, ctypes.addressof(numbers))
 
-    _in_parallel([functools.partial(compute, *share) for share in plan.shares])
+    in_parallel([functools.partial(compute, *share) for share in plan.shares])
 
 
 @functools.lru_cache(maxsize=1024)
@@ -116,15 +116,16 @@ def _schedule(y: MapShape, x: MapShape, taps: MapShape, bytes_each: int, slide: 
 def _shares(call: LoopArguments, maps: int, threads: int) -> Iterator[tuple[LoopArguments, int]]:
     """Split the call into about equal parts, each with the index of its first map."""
     if maps > 1 if call.is_added else call.end_image >= threads:
-        parts = _ranges(call.end_image, maps if call.is_added else threads)
+        parts = ranges(call.end_image, maps if call.is_added else threads)
         for group, (first, end) in enumerate(parts):
             yield call._replace(first_image=first, end_image=end), group if call.is_added else 0
     else:
-        for first, end in _ranges(call.end_lane, threads):
+        for first, end in ranges(call.end_lane, threads):
             yield call._replace(first_lane=first, end_lane=end), 0
 
 
-def _ranges(total: int, parts: int) -> list[Pair]:
+def ranges(total: int, parts: int) -> list[Pair]:
+    """The ends of about equal ranges that divide `total` items, at least one in each."""
     parts = min(total, parts)
     return list(pairwise(total * i // parts for i in range(parts + 1)))
 
@@ -135,7 +136,7 @@ def _threads(y: Tensor, x: Tensor, taps: Tensor) -> int:
     return max(1, min(threads, macs // THREAD_MACS))
 
 
-def _in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
+def in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
     """Run all tasks, the first in this thread and the others in a pool: the compiled loops release the GIL."""
     first, *others = tasks
     futures = [_pool(os.getpid()).submit(task) for task in others]

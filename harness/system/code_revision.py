@@ -16,7 +16,7 @@ from harness.system.atomic_write import atomic_write_text
 
 PACKAGE = Path(__file__).parent.parent
 OPERATOR = ("ops",)
-"""The algorithms of the depth-wise convolution, and the rule that chooses one."""
+"""The algorithms of the depth-wise convolution, the rule that chooses one, and batch norm with its activation."""
 TRAINING = (
     *("config/recipes/proxy.py", "data", "executors/run_job.py", "measures"),
     *("models/activation_checkpointing.py", "models/batchnorm_folding.py", "models/build.py", "models/convnext.py"),
@@ -62,7 +62,7 @@ MAX_CACHED = 32
 
 
 def operator_digest() -> str:
-    """Digest of the code of the large depth-wise convolution, `harness/ops`: eight hexadecimal digits."""
+    """Digest of the code of the operators, `harness/ops`: eight hexadecimal digits."""
     return _digest(OPERATOR)
 
 

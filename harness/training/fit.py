@@ -159,7 +159,7 @@ def train_epochs(
 
             loss = batch_loss(index, generator)
 
-            backward_and_step(loss, model, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
+            backward_and_step(loss, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
 
             losses += loss.detach()
             if device.type == "cpu" and not math.isfinite(loss.item()):  # would synchronize a GPU: checked below

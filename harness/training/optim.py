@@ -25,7 +25,6 @@ ParameterGroups = list[dict[str, object]]
 
 def backward_and_step(
     loss: Tensor,
-    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     *,
@@ -34,16 +33,15 @@ def backward_and_step(
     """Backward pass and optimizer step; the norm of the gradient is clipped to `clip_norm`, if set."""
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(scaler.scale(loss))
-    optimizer_step(model, optimizer, scaler, clip_norm=clip_norm)
+    optimizer_step(optimizer, scaler, clip_norm=clip_norm)
 
 
-def optimizer_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip_norm: float | None
-) -> None:
+def optimizer_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip_norm: float | None) -> None:
     """Optimizer step with the gradients of a backward pass; their norm is clipped to `clip_norm`, if set."""
     if clip_norm is not None:
         scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, clip_norm)
     scaler.step(optimizer)
     scaler.update()
 

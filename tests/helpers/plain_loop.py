@@ -36,7 +36,8 @@ def plain_epochs(
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             if recipe.optimizer.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
+                trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                nn.utils.clip_grad_norm_(trained, recipe.optimizer.clip_norm)
             optimizer.step()
             total += loss.detach()
         losses.append(total.item() / steps)

@@ -190,8 +190,8 @@ def test_a_training_without_validation_images_keeps_no_weights_that_are_nan(
 ) -> None:
     from harness.training.full_scale import loop
 
-    def broken(model: nn.Module, *_: Any, **__: Any) -> None:
-        next(model.parameters()).data.fill_(NAN)
+    def broken(optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        optimizer.param_groups[0]["params"][0].data.fill_(NAN)
 
     monkeypatch.setattr(loop, "optimizer_step", broken)
     root = write_folder(tmp_path / "images", train=6, val=0)

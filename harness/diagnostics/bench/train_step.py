@@ -68,6 +68,6 @@ def _step(network: nn.Module, images: Tensor, layout: str, recipe: ProxyRecipe) 
 
     def step() -> None:
         loss = F.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
-        backward_and_step(loss, network, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
+        backward_and_step(loss, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
 
     return step

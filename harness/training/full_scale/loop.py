@@ -90,7 +90,7 @@ def fit_full_scale(
                 sums[0] += loss.detach()
                 sums[1] += (batch[-1] > 0).sum()
 
-            optimizer_step(state.model, state.optimizer, state.scaler, clip_norm=recipe.optimizer.clip_norm)
+            optimizer_step(state.optimizer, state.scaler, clip_norm=recipe.optimizer.clip_norm)
             if state.ema is not None:
                 state.ema.update(state.model)
             progress.step = step + 1
