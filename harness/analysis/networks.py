@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.network_forms import ANY_NETWORK, BEST_OF, NetworkForm, NetworkUse
-from harness.analysis.study_reader import open_study_reader
-from harness.analysis.winner import find_winner
+from harness.analysis.study_reader import find_winner, open_study_reader
 from harness.config.network_file import is_study_file, load_network_spec
 from harness.config.recipes.loading import CLASSIFICATION, task_of
 from harness.config.study_file import full_scale_network

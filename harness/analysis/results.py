@@ -17,11 +17,9 @@ from harness.analysis.configuration_result import (
     of_one_environment,
     read_run_results,
 )
-from harness.analysis.environments import OtherEnvironment, other_environments, time_notes
 from harness.analysis.formatting import json_safe
 from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
-from harness.analysis.noise import resampling_ways
-from harness.analysis.reuse import study_environment, time_reference
+from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
 from harness.config.metrics import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import Study
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
@@ -33,6 +31,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 COUNT_TITLES = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
+TRAINING_SOURCES = "initial weights, order of the images and augmentation"
+PER_SEED_SOURCES = {
+    ("split", True): "training and validation images (each seed has its own)",
+    ("split", False): "the split of the images into training and validation (each seed has its own)",
+    ("bootstrap", False): "the choice of training and validation images (a bootstrap for each seed)",
+}
+SHARED_DATA_NOTE = "one data set only: all seeds share its training and validation images, which are not part of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class StudyResults:
     ended: str | None = None
     """Reason why a sampler ended before it used all of its trials, or the number of its repeated proposals."""
     resampling: tuple[tuple[str, bool], ...] = ()
-    """How the runs' images were sampled, and whether they were generated; see `harness.analysis.noise`."""
+    """How the runs' images were sampled, and whether they were generated; see `resampling_ways`."""
 
     @property
     def limit(self) -> Limit | None:
@@ -259,3 +264,29 @@ def results_limit_sentence(results: StudyResults) -> str:
     assert results.limit is not None
     images = min((row.val_images for row in results.complete if row.val_images is not None), default=None)
     return limit_sentence(results.limit, [len(row.values) for row in results.complete], images)
+
+
+def resampling_ways(rows: Iterable[RunRow]) -> tuple[tuple[str, bool], ...]:
+    """How the images of these runs were sampled, and whether they were generated; all distinct combinations.
+
+    Runs of earlier recipe revisions, before images were sampled for each seed, shared one data set.
+    """
+    trained = (row for row in rows if row.run.recipe.epochs > 0)
+    ways = {
+        (row.run.recipe.resample if row.id == row.run.id else "none", row.run.recipe.dataset == "shapes")
+        for row in trained
+    }
+    return tuple(sorted(ways))
+
+
+def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
+    """The sources of noise in spreads and intervals over seeds, as a sentence; None if nothing was trained."""
+    lines = [_noise_of(*way) for way in ways]
+    if len(lines) > 1:
+        return f"Mixed: {'; some runs: '.join(lines)}."
+    return f"{lines[0][0].upper()}{lines[0][1:]}." if lines else None
+
+
+def _noise_of(resample: str, is_generated: bool) -> str:
+    per_seed = PER_SEED_SOURCES.get((resample, is_generated))
+    return f"intervals hold {TRAINING_SOURCES}" + (f", of {SHARED_DATA_NOTE}" if per_seed is None else f", {per_seed}")

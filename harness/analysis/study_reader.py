@@ -1,4 +1,4 @@
-"""Opens a study for reading, whether or not another process drives it."""
+"""Opens a study for reading, whether or not another process drives it, and finds its best network."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.claims import ClaimResult, evaluate_claims
-from harness.analysis.results import StudyResults, study_results
+from harness.analysis.configuration_result import ConfigurationResult
+from harness.analysis.results import StudyResults, results_limit_sentence, study_results
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.config.study_checks import check_classes, check_sizes
 from harness.config.study_file import StudyFile, build_space, load_study
 from harness.data import DataInfo, identify, images_at_most
-from harness.errors import DataError, NotFound
+from harness.errors import DataError, NotFound, UserError
 from harness.storage import Store
 from harness.storage import load_study as load_trials
 from harness.storage.data_changes import data_notes
@@ -143,6 +144,30 @@ def load_results(
     """
     with open_study_reader(Path(study), Workspace(Path(results), storage), is_quick=quick) as reader:
         return reader.results()
+
+
+def find_winner(
+    reader: StudyReader, trial: int | None, options: Sequence[str] = ()
+) -> tuple[ConfigurationResult, StudyResults]:
+    """The best configuration of a study, or that of the given trial; and all results of the study.
+
+    `options` are the command-line options that select the study, for commands in messages. Raises `NotFound` if there
+    is no such configuration, and `UserError` if all configurations are at one limit.
+    """
+    results = study_results(reader.file.study, reader.store, reader.trials, {})
+    configuration = results.best if trial is None else results.row_of(trial)
+    if configuration is not None:
+        return configuration, results
+    if trial is None and results.limit is not None:
+        rule = "a study must tell its configurations apart to have a best one"
+        remedy = f"{results_limit_sentence(results)} Or name one: `--trial N`."
+        raise UserError(rule, value=f"all at {results.limit}", place=str(reader.file.path), remedy=remedy)
+    look = f"See its status: `{command_line('status', reader.file.path, options)}`."
+    if trial is not None:
+        raise NotFound("the trial must be one of the study's that were trained", value=trial, remedy=look)
+    raise NotFound(
+        "a study must have a complete configuration to have a best one", place=str(reader.file.path), remedy=look
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Print the network as a network file."""
     from harness.analysis.conclusions import conditions_text, configuration_line
-    from harness.analysis.study_reader import open_study_reader
-    from harness.analysis.winner import find_winner
+    from harness.analysis.study_reader import find_winner, open_study_reader
     from harness.config.network_file import dump_network_spec
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:

@@ -7,9 +7,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from harness.analysis.claims import ClaimResult
-from harness.analysis.environments import other_environments
 from harness.analysis.formatting import DASH, format_metric, plural
 from harness.analysis.limits import Limit
+from harness.analysis.reuse import other_environments
 from harness.analysis.statistics import Estimate
 from harness.report.console import indented, plain_table
 from harness.training.environment import Environment

@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from harness.analysis.formatting import printable
 from harness.analysis.limits import Limit
-from harness.analysis.noise import noise_line
-from harness.analysis.results import StudyResults
+from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.statistics import Verdict
 from harness.analysis.summary import SUMMARY_FILES
 from harness.config.expectation import Expectation

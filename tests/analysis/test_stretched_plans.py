@@ -9,8 +9,7 @@ from scipy.special import stdtr
 
 from harness.analysis.statistics import Plan, estimate_effect
 from harness.analysis.statistics.conditional import Boundary, ConditionalError
-from harness.analysis.statistics.sample import Sample
-from harness.analysis.statistics.sequential import rising_levels
+from harness.analysis.statistics.sequential import Sample, rising_levels
 from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 from harness.config.expectation import Expectation
 

@@ -21,7 +21,7 @@ from harness.analysis.summary import CLAIMS_PLOT_FILE, SUMMARY_FILES, remove_sum
 from harness.report.claims_summary import ClaimsSummary, read_claims_summary, summarize_claims
 from harness.report.plots import claims as claims_plot
 from harness.report.plots.claims import VERDICT_MARKS, draw_claims_figure, plot_claims
-from harness.report.summary import write_summary
+from harness.report.study import write_summary
 
 ARMS = {"K=13, reparam=5": 1, "K=3": -1}
 CLAIMS: list[dict[str, Any]] = [

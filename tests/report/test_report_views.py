@@ -29,7 +29,7 @@ from harness.report.event_log import EventFormatter, LogView
 from harness.report.live import LiveState
 from harness.report.plan import plan_view
 from harness.report.status import status_values, status_view, study_status
-from harness.report.summary import write_summary
+from harness.report.study import write_summary
 from harness.report.trial import trial_values, trial_view
 from harness.storage import Store
 from harness.training.run import Ended, Job, Record, RunState

@@ -23,8 +23,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from harness.analysis.statistics.sample import LookP, Sample
-from harness.analysis.statistics.sequential import SMALLEST_P, Plan, rising_levels
+from harness.analysis.statistics.sequential import SMALLEST_P, LookP, Plan, Sample, rising_levels
 
 if TYPE_CHECKING:
     from harness.analysis.statistics.conditional import ConditionalError

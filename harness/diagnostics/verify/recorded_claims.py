@@ -8,11 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.analysis.environments import other_environments
 from harness.analysis.formatting import plural
-from harness.analysis.noise import noise_line
-from harness.analysis.results import study_results
-from harness.analysis.reuse import study_environment
+from harness.analysis.results import noise_line, study_results
+from harness.analysis.reuse import other_environments, study_environment
 from harness.analysis.study_reader import StudyReader, open_study_reader
 from harness.analysis.summary import finished
 from harness.config.study_file import QUICK_SUFFIX, StudyFile, load_study, resolved_yaml
