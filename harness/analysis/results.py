@@ -20,7 +20,7 @@ from harness.analysis.configuration_result import (
 from harness.analysis.formatting import json_safe
 from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
 from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
-from harness.config.metrics import TRAIN_IMAGES, VAL_IMAGES
+from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import Study
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
 from harness.storage.rows import SEARCH_ENDED, TRIAL_ENDED

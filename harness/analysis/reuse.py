@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from harness.analysis.formatting import plural
 from harness.config.expressions import Formula
-from harness.config.metrics import is_of_machine
+from harness.config.measures import is_of_machine
 from harness.config.study import Study
 from harness.storage import RunRow, Store
 from harness.storage.transitions import SETTLED

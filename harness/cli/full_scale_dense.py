@@ -12,7 +12,15 @@ from harness.analysis.formatting import json_text
 from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
 from harness.analysis.networks import NetworkRef, resolve_network
 from harness.cli.arguments import network_query, network_words
-from harness.cli.launch import PlannedTraining, estimate, job_resources, launch, make_job, with_options, worker_request
+from harness.cli.full_scale import (
+    PlannedTraining,
+    estimate,
+    job_resources,
+    launch,
+    make_job,
+    with_options,
+    worker_request,
+)
 from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.config.recipes.loading import load_task_recipe, override_recipe, recipe_names

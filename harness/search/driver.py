@@ -23,7 +23,6 @@ from harness.analysis.run_status import DIVERGED, configuration_status
 from harness.config.space import Space
 from harness.config.study import CURVES, Study
 from harness.executors.base import Executor
-from harness.search.claim_monitor import ClaimMonitor
 from harness.search.dispatch import FailureTracker, RunDispatcher, TimeLeftEstimator
 from harness.search.events import (
     DataNoteAdded,
@@ -39,7 +38,7 @@ from harness.search.events import (
     TrialStarted,
 )
 from harness.search.history import StudyHistory
-from harness.search.proposals import Proposals
+from harness.search.proposals import ClaimMonitor, Proposals
 from harness.search.samplers import seed_text
 from harness.search.stored_runs import Remeasurement, StoredRuns
 from harness.search.trial import OpenTrial, TrialOutcome

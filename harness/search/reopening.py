@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.objective import objective_value
 from harness.analysis.reuse import ReuseDecision, ReuseRule, current_metrics
-from harness.config.metrics import is_of_machine
+from harness.config.measures import is_of_machine
 from harness.storage import RunRow
 from harness.storage.transitions import SETTLED
 from harness.training.run import Epoch, RunState

@@ -6,7 +6,7 @@ from typing import Any
 from harness.analysis.limits import RunValues
 from harness.analysis.objective import objective_value
 from harness.analysis.reuse import ReuseRule
-from harness.config.metrics import is_of_machine
+from harness.config.measures import is_of_machine
 from harness.search.trial import OpenTrial
 from harness.storage import RunRow, Store
 from harness.storage.transitions import SETTLED
