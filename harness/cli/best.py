@@ -7,7 +7,6 @@ from harness.cli.arguments import (
     add_json_option,
     add_study_command,
     print_json,
-    study_options,
     workspace_of,
 )
 
@@ -26,11 +25,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Print the network as a network file."""
     from harness.analysis.conclusions import conditions_text, configuration_line
-    from harness.analysis.study_reader import find_winner, open_study_reader
+    from harness.analysis.study_reader import open_study_reader
     from harness.config.network_file import dump_network_spec
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
-        configuration, results = find_winner(study, args.trial, study_options(args))
+        configuration, results = study.find_winner(args.trial)
     if args.json:
         return print_json(configuration.spec.canonical())
     title = "Best" if args.trial is None else "One"

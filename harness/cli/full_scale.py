@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from rich.console import Console, RenderableType
 
 from harness.analysis.network_forms import NetworkUse
-from harness.analysis.networks import NetworkRef, resolve_network
-from harness.cli.arguments import network_query, network_words, workspace_of
+from harness.analysis.networks import NetworkRef
+from harness.cli.arguments import named_network, workspace_of
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe, adapt_to_data
 from harness.config.recipes.loading import load_classification_recipe, override_recipe, recipe_names
 from harness.data.batching import BatchPlan, split_cpus
@@ -26,8 +26,8 @@ from harness.executors.base import WorkerRequest
 from harness.executors.full_scale import measure_step, open_task, train_full_scale
 from harness.executors.interrupt import EXIT_CODE, Interrupt
 from harness.models.spec.network import NetworkSpec
-from harness.report.console import is_live, make_console
-from harness.report.full_scale import estimate_line, job_view, make_full_scale_view
+from harness.report.console import is_live, make_console, make_status_line
+from harness.report.full_scale import estimate_line, job_view, show_message
 from harness.storage import FullScaleRow
 from harness.storage.full_run_recorder import FullScaleRunRecorder, full_scale_row, recording_run
 from harness.system.command_line import resume_command
@@ -49,7 +49,7 @@ FULL_SCALE_FOLDER = "full_scale"
 
 def train(args: Namespace, use: NetworkUse) -> int:
     """Train a network at full scale; returns the exit code."""
-    network_ref = resolve_network(network_words(args), network_query(args), use)
+    network_ref = named_network(args, use)
     recipe = _recipe(args, network_ref)
     if args.dry_run and not is_data_present(recipe.data.dataset, args.data):
         return _dry_run(args, network_ref, recipe)
@@ -182,12 +182,12 @@ def _train(
         with (
             Interrupt() as interrupt,
             keeping as recorder,
-            make_full_scale_view(console, is_live=is_live(console)) as view,
+            make_status_line(console, is_live=is_live(console)) as status_line,
         ):
             interrupt.is_busy = lambda: True  # `is_asked` is checked before every step
             for record in train_full_scale(job, request, should_stop=lambda: interrupt.is_asked):
                 recorder.record(record)
-                view.show(record)
+                show_message(record, status_line)
     except Stopped as stopped:
         print(f"{stopped}; nothing is lost. To resume:\n  {resume_command()}", file=sys.stderr)
         return EXIT_CODE

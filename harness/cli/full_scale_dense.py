@@ -10,8 +10,8 @@ from rich.console import Console, RenderableType
 
 from harness.analysis.formatting import json_text
 from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
-from harness.analysis.networks import NetworkRef, resolve_network
-from harness.cli.arguments import network_query, network_words
+from harness.analysis.networks import NetworkRef
+from harness.cli.arguments import named_network
 from harness.cli.full_scale import (
     PlannedTraining,
     estimate,
@@ -101,7 +101,7 @@ def downstream(args: Namespace) -> int:
 
 
 def _train(args: Namespace, command: DownstreamCommand) -> int:
-    initial = initial_network(resolve_network(network_words(args), network_query(args)))
+    initial = initial_network(named_network(args))
     recipe = _recipe(args, command)
     job, request = _job(args, initial, recipe), worker_request(args)
     if args.dry_run and not is_data_present(job.run.recipe.data.dataset, args.data):
@@ -152,7 +152,7 @@ def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     from harness.training.tasks.dense import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
-    resolve_network(network_words(args), network_query(args), EVALUATED)
+    named_network(args, EVALUATED)
     path = Path(args.network)
     weights = read_dense(weights_file(path, BEST) if path.is_dir() else path)
     if not isinstance(weights.recipe, command.recipe):
@@ -197,10 +197,7 @@ def _show(
     is_compared: bool = True,
 ) -> None:
     console.print(command.view(evaluation.metrics, task.class_names))
-    compared = evaluation.feature_difference if is_compared else None
-    for line in merged_evaluation_lines(
-        evaluation.metric_differences, compared, evaluation.unreadable, evaluation.images
-    ):
+    for line in merged_evaluation_lines(evaluation, is_compared=is_compared):
         console.print(line)
 
 

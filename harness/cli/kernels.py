@@ -9,8 +9,7 @@ from harness.cli.arguments import (
     add_command,
     add_json_option,
     add_network_options,
-    network_query,
-    network_words,
+    named_network,
     print_json,
     print_view,
 )
@@ -28,14 +27,14 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the distribution of the weights, and draw it with `--output`."""
-    from harness.analysis.networks import load_network, resolve_network
+    from harness.analysis.networks import load_network
     from harness.measures.kernel_weights import large_kernels
     from harness.report.kernel_weights import kernels_values, kernels_view
     from harness.report.plots.heat_maps import plot_kernels
     from harness.report.plots.style import file_names
     from harness.system.device_slot import computing
 
-    network = load_network(resolve_network(network_words(args), network_query(args)))
+    network = load_network(named_network(args))
     with computing():
         kernels = list(large_kernels(network.model))
     if args.output is not None:

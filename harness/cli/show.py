@@ -11,8 +11,7 @@ from harness.cli.arguments import (
     add_command,
     add_json_option,
     add_network_options,
-    network_query,
-    network_words,
+    named_network,
     print_json,
     print_view,
     resolution_of,
@@ -40,14 +39,14 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print a network, all configurations of a study, or one of its trials."""
-    from harness.analysis.networks import recognize, resolve_network
+    from harness.analysis.networks import recognize
 
     if args.network != BEST_OF and recognize(args.network) == NetworkForm.STUDY:
         return _show_study(args)
     if args.network != BEST_OF and args.second is not None:
         trial = _trial_number(args.second)
         raise UserError("TRIAL must follow a study file, but this is a network", value=trial)
-    return _show_network(args, resolve_network(network_words(args), network_query(args), USE).spec)
+    return _show_network(args, named_network(args, USE).spec)
 
 
 def _show_network(args: Namespace, spec: "NetworkSpec") -> int:

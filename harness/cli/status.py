@@ -29,14 +29,14 @@ def run(args: Namespace) -> int:
     from harness.analysis.results import study_results
     from harness.analysis.study_reader import open_study_reader
     from harness.config.study import screening_epochs
-    from harness.report.status import status_values, status_view, study_status
+    from harness.report.status import StudyStatus, status_values, status_view
     from harness.search.history import seeds_used
     from harness.storage import driver_of
     from harness.system.command_line import command_line
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as reader:
         study, reach, claims = reader.file.study, reader.size(), reader.claims()
-        state = study_status(
+        state = StudyStatus(
             study_results(study, reader.store, reader.trials, reach.ruled_out, claims, data=reader.data_notes()),
             reader.trials,
             driver=driver_of(reader.store, study.study),

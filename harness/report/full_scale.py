@@ -1,10 +1,9 @@
 """Views of trainings at full scale: their cost, their progress, and the trainings of a study's networks."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.configuration_result import seeds_text
@@ -26,7 +25,7 @@ from harness.data.expected_images import ExpectedImages
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
-from harness.report.console import StatusLine, indented, make_status_line, plain_table
+from harness.report.console import StatusLine, indented, plain_table
 from harness.storage import FullScaleRow
 from harness.training.environment import UNKNOWN_ENVIRONMENT, describe_difference
 from harness.training.full_scale.folder import WEIGHTS
@@ -141,30 +140,17 @@ def estimate_line(image_s: float, batch_plan: BatchPlan, rounds: int, expected: 
     return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {not_counted}"
 
 
-class FullScaleView:
-    """Shows the messages of a training."""
-
-    def __init__(self, status_line: StatusLine) -> None:
-        self._status_line = status_line
-
-    def show(self, record: FullScaleMessage) -> None:
-        """Show one message."""
-        match record:
-            case Message():
-                self._status_line.print_line(record.text)
-            case Started():
-                self._status_line.print_line(f"on {record.device}, {record.host}")
-            case FullScaleEpoch():
-                self._status_line.print_line(epoch_line(record))
-            case StepProgress():
-                self._status_line.update(step_line(record))
-
-
-@contextmanager
-def make_full_scale_view(console: Console, *, is_live: bool) -> Iterator[FullScaleView]:
-    """The view of a training; `is_live` is whether lines of the output can be redrawn."""
-    with make_status_line(console, is_live=is_live) as status_line:
-        yield FullScaleView(status_line)
+def show_message(record: FullScaleMessage, status_line: StatusLine) -> None:
+    """Show a message of a training."""
+    match record:
+        case Message():
+            status_line.print_line(record.text)
+        case Started():
+            status_line.print_line(f"on {record.device}, {record.host}")
+        case FullScaleEpoch():
+            status_line.print_line(epoch_line(record))
+        case StepProgress():
+            status_line.update(step_line(record))
 
 
 def epoch_line(epoch: FullScaleEpoch) -> str:

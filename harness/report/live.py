@@ -20,18 +20,8 @@ from harness.analysis.objective import spread_of
 from harness.analysis.results import StudyResults
 from harness.analysis.run_status import OPEN, TrialStatus
 from harness.report.event_log import EventFormatter
-from harness.search.events import (
-    EpochEnded,
-    EventView,
-    Progress,
-    RunEnded,
-    RunQueued,
-    RunStarted,
-    StudyEnded,
-    StudyEvent,
-    TrialEnded,
-    TrialStarted,
-)
+from harness.search import events
+from harness.search.events import EventView, Progress, StudyEvent
 from harness.training.run import Epoch
 
 REFRESHES_PER_S = 4
@@ -93,32 +83,32 @@ class LiveState:
         now = time.monotonic()
         self.progress, self.progress_at = progress, now
         match event:
-            case RunQueued():
+            case events.RunQueued():
                 self.work[event.run_id] = RunningJob(self.formatter.trial_name(event.trial, event.seed), now)
                 return
-            case RunStarted():
+            case events.RunStarted():
                 self.doing = ""
                 job = self.work.get(event.run_id)
                 if job is not None:
                     self.work[event.run_id] = replace(job, epochs=event.started.epochs, since=now)
                 return
-            case EpochEnded():
+            case events.EpochEnded():
                 job = self.work.get(event.run_id)
                 if job is not None:
                     self.work[event.run_id] = replace(job, epoch=event.epoch, epochs=event.epochs)
                 return
-            case TrialStarted():
+            case events.TrialStarted():
                 self.add_configuration(event.spec.fingerprint(), event.trial)
                 return
-            case RunEnded():
+            case events.RunEnded():
                 self.work.pop(event.run_id, None)
                 if event.value is not None:
                     self.learn_value(self.configuration[event.trial], event.seed, event.value, event.recorded)
                     self.find_limits()
-            case TrialEnded(status=TrialStatus() as status):
+            case events.TrialEnded(status=TrialStatus() as status):
                 change = self.ruled_out.discard if status.state == "complete" else self.ruled_out.add
                 change(self.configuration[event.trial])
-            case StudyEnded():
+            case events.StudyEnded():
                 self.doing = ""
         self.add_line(text)
 

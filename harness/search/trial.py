@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.analysis.objective import LATENCY, LATENCY_BOUND
+from harness.analysis.objective import LATENCY, LATENCY_BOUND, spread_of
 from harness.analysis.run_status import DIVERGED
-from harness.config.space import Axis, Choice, Range
+from harness.config.axes import Axis, Choice, Range
 from harness.models.spec.network import NetworkSpec
 from harness.storage import batched_writes
 from harness.training.run import Run
@@ -116,7 +116,7 @@ class OpenTrial:
 
     def spread(self) -> float | None:
         """Standard deviation over the complete runs (n - 1); None for fewer than two."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+        return spread_of(self.values.values())
 
     def finish(
         self, study: "optuna.Study", outcome: TrialOutcome, facts: Mapping[str, Any], latency_budget_ms: float | None

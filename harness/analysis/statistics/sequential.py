@@ -117,15 +117,19 @@ class Plan:
         It is at most alpha if and only if p is at most `level(n)`. The smallest of several looks is the p over all.
         """
         alphas, levels = rising_levels(self)
-        look_levels = levels[self.looks.index(n)]
-        if p > look_levels[-1]:
-            return 1.0
-        if p <= look_levels[0]:
-            return max(alphas[0] * p / look_levels[0], SMALLEST_P)
-        above = next(i for i, level in enumerate(look_levels) if p <= level)
-        share = math.log(p / look_levels[above - 1]) / math.log(look_levels[above] / look_levels[above - 1])
-        between = math.exp((1 - share) * math.log(alphas[above - 1]) + share * math.log(alphas[above]))
-        return min(alphas[above], between)
+        return interpolated(p, levels[self.looks.index(n)], alphas)
+
+
+def interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
+    """y at x between rising points; linear in the logarithms, proportional below the first point."""
+    if x <= xs[0]:
+        return max(ys[0] * x / xs[0], SMALLEST_P) if xs[0] > 0 else SMALLEST_P
+    above = next((i for i, point in enumerate(xs) if x <= point), None)
+    if above is None:
+        return ys[-1]
+    low, high = max(ys[above - 1], SMALLEST_P), max(ys[above], SMALLEST_P)
+    share = math.log(x / xs[above - 1]) / math.log(xs[above] / xs[above - 1])
+    return min(high, math.exp((1 - share) * math.log(low) + share * math.log(high)))
 
 
 @lru_cache(maxsize=64)
