@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis.configuration_result import of_one_environment, read_run_results
-from harness.analysis.limits import Limit, configuration_limit
+from harness.analysis.limits import Limit, common_limit, configuration_limit
 from harness.analysis.objective import COST_OBJECTIVES, formula_value
 from harness.analysis.plan_history import SeedRuns, claim_plan, file_history, foreign_looks
 from harness.analysis.reuse import study_environment, time_reference
@@ -290,7 +290,7 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, environm
     reference = time_reference(rows, environment)
     recorded = [[of_one_environment(run, reference).values for run in of_arm] for of_arm in of_arms]
     of_runs = [{run.run.seed: formula_value(formula, *run) for run in of_arm} for of_arm in recorded]
-    limits = {configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
+    limit = common_limit(configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded)
     values = tuple({seed: value for seed, value in run_values.items() if value is not None} for run_values in of_runs)
     paired = {
         seed: sum(weight * arm_values[seed] for weight, arm_values in zip(claim.contrast.values(), values, strict=True))
@@ -302,7 +302,6 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, environm
     lost_pairs = tuple(_lost_pairs(claim, arms, study, space, store))
     if lost_pairs and not paired and missing is None:
         missing = f"no seed is complete in every arm ({'; '.join(pair.text for pair in lost_pairs)})"
-    limit = limits.pop() if len(limits) == 1 else None
     by_seed = [{run.row.run.seed: run.row for run in of_arm} for of_arm in of_arms]
     pairs = {seed: tuple(arm_rows[seed] for arm_rows in by_seed) for seed in paired}
     expectation = Expectation.parse(claim.expect)

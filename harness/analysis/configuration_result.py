@@ -99,13 +99,8 @@ def latency_text(latency: LatencyResult | None) -> str:
 
 def latency_values(latency: LatencyResult | None) -> dict[str, Any]:
     """The latency as plain values for JSON."""
-    return {
-        "latency_ms_p50": None if latency is None else latency.median_ms,
-        "latency_ms_low": None if latency is None else latency.low_ms,
-        "latency_ms_high": None if latency is None else latency.high_ms,
-        "latency_ms_n": None if latency is None else latency.n,
-        "latency_is_quiet": None if latency is None else latency.is_quiet,
-    }
+    names = ("latency_ms_p50", "latency_ms_low", "latency_ms_high", "latency_ms_n", "latency_is_quiet")
+    return dict.fromkeys(names) if latency is None else dict(zip(names, latency, strict=True))
 
 
 def _latency(measures: Mapping[str, float]) -> LatencyResult:

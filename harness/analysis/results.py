@@ -20,6 +20,7 @@ from harness.analysis.configuration_result import (
 from harness.analysis.formatting import json_safe
 from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
 from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
+from harness.analysis.run_status import trials_by_configuration
 from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import Study
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
@@ -155,15 +156,11 @@ def study_results(
     reference = time_reference(stored, environment)
     runs = {run_id: of_one_environment(run, reference) for run_id, run in read.items()}
     metric, direction = next(iter(study.objectives.items()))
-    groups: dict[str, list[FrozenTrial]] = {}
-    for trial in trials:
-        if "fingerprint" in trial.user_attrs:
-            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
     rows = [
         configuration_result(
             group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric
         )
-        for group in groups.values()
+        for group in trials_by_configuration(trials).values()
     ]
     rows = sorted(_with_limits(rows, metric), key=lambda row: _order(row, direction))
     trained = [row for row in stored if row.device is not None]

@@ -140,7 +140,11 @@ def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: "DenseTask
         model = task.load(read_dense(job.best)).to(device)
         merged, evaluation = evaluate_merged(model, task)
         task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
-    values = _values(evaluation, job) | {"trained_by": _trained_by(job.folder)}
+    trained_by = [
+        {"epoch": epoch, "environment": environment and environment.values()}
+        for epoch, environment in read_environments(job.folder)
+    ]
+    values = _values(evaluation, job) | {"trained_by": trained_by}
     (job.folder / METRICS).write_text(f"{json_text(values)}\n", encoding="utf-8")
     _show(command, task, evaluation, console)
     console.print(f"merged weights: {job.folder / MERGED}; metrics: {job.folder / METRICS}")
@@ -213,14 +217,6 @@ def _values(evaluation: "MergedEvaluation", job: FullScaleJob[Any]) -> dict[str,
         "unreadable": evaluation.unreadable,
         "environment": process_environment(device_for(job), precision=job.run.recipe.precision).values(),
     }
-
-
-def _trained_by(folder: Path) -> list[dict[str, Any]]:
-    """The environments in which the training was computed, each with its first epoch."""
-    return [
-        {"epoch": epoch, "environment": environment and environment.values()}
-        for epoch, environment in read_environments(folder)
-    ]
 
 
 def initial_network(ref: NetworkRef) -> InitialNetwork:

@@ -45,7 +45,8 @@ def evaluate(args: Namespace) -> AccuracyReport:
 
     device = find_device(args.device)
     network = load_network(named_network(args), which=args.which)
-    _check(network.spec)
+    if network.spec.in_channels not in (1, 3):
+        raise UserError("the network must be for color or gray images", value=f"{network.spec.in_channels} channels")
     preprocessing = _changed(_preprocessing(args, network), args, network.spec, device)
     network_cost(network.spec, preprocessing.resolution)  # raises for images that are too small for the network
     evaluated = _evaluation_images(args, network, preprocessing.resolution)
@@ -185,11 +186,6 @@ def _kind(data: str | None) -> Any:
     if data is None or data == SHAPES:
         return data
     return kind_of(Path(data).expanduser()) or "imagefolder"
-
-
-def _check(spec: NetworkSpec) -> None:
-    if spec.in_channels not in (1, 3):
-        raise UserError("the network must be for color or gray images", value=f"{spec.in_channels} channels")
 
 
 @computing()

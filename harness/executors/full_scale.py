@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,12 +214,9 @@ def _work(config: dict[str, Any]) -> None:
     stop = job.folder / STOP
     try:
         with (job.folder / LIVE).open("a", encoding="utf-8") as live:
-            if group.is_main:
-                live.write(f"{json.dumps(READY_FILE)}\n")
-                live.flush()
-            for record in run_worker(job, group, should_stop=stop.exists):
+            for values in chain([READY_FILE], map(to_plain, run_worker(job, group, should_stop=stop.exists))):
                 if group.is_main:
-                    live.write(f"{json.dumps(to_plain(record))}\n")
+                    live.write(f"{json.dumps(values)}\n")
                     live.flush()
     except Stopped as stopped:  # raised in all workers at the same step
         write_worker_error(job.folder, stopped)

@@ -52,6 +52,8 @@ SCORE_TITLES = {
     "mask_ap75": "mask AP75",
 }
 """Titles of metrics that are not written as their names."""
+FULL_SCALE_TEXTS = ("at full scale", "recipe")
+"""Columns of text in the table of trainings."""
 PROXY_NOTE = "a proxy's metrics are of its own images and epochs: only the order of networks can agree between the two"
 
 
@@ -198,13 +200,8 @@ def full_scale_runs_view(results: "StudyResults") -> list[RenderableType]:
     if not results.full_scale:
         return []
     table = plain_table()
-    for name in ("#", f"proxy {results.metric}", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("at full scale", "recipe"):
-        table.add_column(name, no_wrap=True)
-    for name in ("epochs", "best"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    for name in ("#", f"proxy {results.metric}", "n", *FULL_SCALE_TEXTS, "epochs", "best", ""):
+        table.add_column(name, justify="left" if name in ("", *FULL_SCALE_TEXTS) else "right", no_wrap=True)
     for row in results.full_scale:
         table.add_row(*_full_run_cells(row, results))
     parts = [indented(f"{_full_run_head(row, results)}{_full_run_place(row)}") for row in results.full_scale]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.claims import arms_needing_seeds, evaluate_claims
 from harness.analysis.reuse import ReuseRule
-from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status
+from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
 from harness.config.axes import Value
 from harness.config.census import take_census
 from harness.config.space import Candidate, Space
@@ -28,7 +28,6 @@ from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 MAX_REJECTED_IN_A_ROW = 20
 """Number of rejected proposals in a row after which the feasible networks are listed."""
@@ -187,13 +186,10 @@ class Proposals:
 
     def _lacking_seeds(self) -> list[Candidate]:
         """The complete configurations that have fewer seeds than the study now has."""
-        trials: dict[str, list[FrozenTrial]] = {}
-        for trial in self._trials.get_trials(deepcopy=False):
-            if "fingerprint" in trial.user_attrs and trial.state.name != "FAIL":
-                trials.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
+        trials = (trial for trial in self._trials.get_trials(deepcopy=False) if trial.state.name != "FAIL")
         return [
             self._space.sample(recorded_params(group[0].params))
-            for fingerprint, group in trials.items()
+            for fingerprint, group in trials_by_configuration(trials).items()
             if self._history.lacks_seeds(fingerprint, self._study.search.seeds)
             and all(trial.state.is_finished() for trial in group)
             and configuration_status([trial_status(trial) for trial in group]).state in ("complete", OVER_BUDGET)

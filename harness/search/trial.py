@@ -139,13 +139,10 @@ class OpenTrial:
         with batched_writes(study):
             for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
                 self.trial.set_user_attr(key, value)
-            match outcome:
-                case "complete":
-                    study.tell(self.trial, self.mean())
-                case "pruned":
-                    study.tell(self.trial, state=TrialState.PRUNED)
-                case _:
-                    study.tell(self.trial, state=TrialState.FAIL)
+            if outcome == "complete":
+                study.tell(self.trial, self.mean())
+            else:
+                study.tell(self.trial, state=TrialState.PRUNED if outcome == "pruned" else TrialState.FAIL)
         return over
 
 

@@ -104,17 +104,17 @@ def decompose(table: Table) -> Crossed:
         float((rest**2).sum()) / df[2],
     )
     p = float(fdtrc(df[1], df[2], squares[1] / squares[2])) if squares[2] > 0 else float(squares[1] == 0)
-    return Crossed(pairs, sets, effect, _components(squares, pairs, sets), p, squares)
+    components = Components(
+        pair=max(0.0, (squares[0] - squares[2]) / sets),
+        set=max(0.0, (squares[1] - squares[2]) / pairs),
+        rest=squares[2],
+    )
+    return Crossed(pairs, sets, effect, components, p, squares)
 
 
 def degrees(pairs: int, sets: int) -> tuple[int, int, int]:
     """Degrees of freedom of the mean squares of pairs, sets and rest."""
     return pairs - 1, sets - 1, (pairs - 1) * (sets - 1)
-
-
-def _components(squares: tuple[float, float, float], pairs: int, sets: int) -> Components:
-    of_pair, of_set, rest = squares
-    return Components(max(0.0, (of_pair - rest) / sets), max(0.0, (of_set - rest) / pairs), rest)
 
 
 def expected_studies(components: Components, n: int) -> Studies:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from harness.analysis.statistics.sequential import SMALLEST_P, LookP, Plan, Sample, interpolated, rising_levels
 
 if TYPE_CHECKING:
-    from harness.analysis.statistics.conditional import ConditionalError
+    from harness.analysis.statistics.conditional import ErrorGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +132,18 @@ def _errors(plan: Plan, n: int, state: float) -> tuple[float, ...]:
     """Conditional errors for rising alpha, which rise as well."""
     import numpy as np
 
-    errors = np.maximum.accumulate(_conditional_error(plan, n).at(state))
+    errors = np.maximum.accumulate(_conditional_error(plan, n).of_state(state))
     return tuple(errors.tolist())
 
 
 @lru_cache(maxsize=64)
-def _conditional_error(plan: Plan, n: int) -> "ConditionalError":
+def _conditional_error(plan: Plan, n: int) -> "ErrorGrid":
     import numpy as np
 
-    from harness.analysis.statistics.conditional import Boundary, ConditionalError
+    from harness.analysis.statistics.conditional import Boundary, conditional_error
 
     _, levels = rising_levels(plan)
-    return ConditionalError(Boundary({m: np.array(look) for m, look in zip(plan.looks, levels, strict=True)}), n)
+    return conditional_error(Boundary({m: np.array(look) for m, look in zip(plan.looks, levels, strict=True)}), n)
 
 
 def _inverse(y: float, xs: Sequence[float], ys: Sequence[float]) -> float:
