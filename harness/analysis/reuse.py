@@ -35,11 +35,6 @@ def study_environment(study: Study, *, is_cluster: bool = False) -> Environment:
     return cluster_environment(environment) if is_cluster else environment
 
 
-def current_metrics(row: RunRow, metrics: Mapping[str, float], environment: Environment) -> dict[str, float]:
-    """The metrics of a run, without times and memory of another environment."""
-    return without_other_times(row, metrics, environment)[0]
-
-
 def time_reference(rows: Sequence[RunRow], current: Environment) -> Environment | None:
     """The environment whose times the results show: `current` if any run has times of it, else that of the most runs.
 
@@ -95,7 +90,7 @@ class ReuseRule:
 
     def current_metrics(self, run_id: str) -> dict[str, float]:
         """The metrics of a run that were measured in this environment, or do not depend on it."""
-        return current_metrics(self.store.run(run_id), self.store.metrics(run_id), self.environment)
+        return without_other_times(self.store.run(run_id), self.store.metrics(run_id), self.environment)[0]
 
     def reset_for_training(self, run_ids: list[str], *, is_open: bool = False) -> None:
         """Reset these runs so that they are trained from the first epoch; see `replace_runs`."""

@@ -78,9 +78,7 @@ def configuration_status(trials: Sequence[TrialStatus]) -> TrialStatus:
 def configuration_statuses(trials: Iterable["FrozenTrial"]) -> dict[str, TrialStatus]:
     """The status of each configuration with a trial that was not rejected, by its fingerprint."""
     groups = trials_by_configuration(trials).items()
-    return {
-        fingerprint: configuration_status([trial_status(trial) for trial in group]) for fingerprint, group in groups
-    }
+    return {fingerprint: configuration_status(list(map(trial_status, group))) for fingerprint, group in groups}
 
 
 def trials_by_configuration(trials: Iterable["FrozenTrial"]) -> dict[str, list["FrozenTrial"]]:

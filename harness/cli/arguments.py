@@ -7,7 +7,7 @@ modules of the commands.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness import __version__
 from harness.analysis.network_forms import ANY_NETWORK, NetworkUse
@@ -26,18 +26,6 @@ STUDY = "a study file, such as search_spaces/kernel_size.yaml"
 PRECISIONS = ("float32", "bfloat16", "float16")
 LEAST_SIDE, MOST_SIDE = 1, 4096
 """Bounds on the side of a network's images, in pixels."""
-
-
-class Command(Protocol):
-    """Interface of the modules of this package that are commands."""
-
-    def add_parser(self, commands: Subparsers) -> argparse.ArgumentParser:
-        """Add the command's parser and its options."""
-        ...
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Execute the command; returns the exit code. Raises `UserError` for what the caller can correct."""
-        ...
 
 
 # Parsers and options

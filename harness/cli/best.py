@@ -12,7 +12,7 @@ from harness.cli.arguments import (
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "print the best network of a study as YAML, for use as the base of another study"
     parser = add_study_command(commands, "best", about)
     parser.add_argument(

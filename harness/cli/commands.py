@@ -33,7 +33,7 @@ COMMANDS = (
     "bench",
     "completion",
 )
-"""Names of the commands, and of their modules, in the order of `harness --help`; see `arguments.Command`."""
+"""Names of the commands, and of their modules, in the order of `harness --help`; see `command_module`."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -45,7 +45,10 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def command_module(name: str) -> ModuleType:
-    """The module of a command; see `arguments.Command`."""
+    """The module of a command: its `add_parser` adds the parser, and its `run` executes it and returns the exit code.
+
+    `run` raises `UserError` for what the caller can correct.
+    """
     return import_module(f"harness.cli.{name.replace('-', '_')}")
 
 

@@ -21,7 +21,7 @@ FAILED = 1
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "export a merged network with a model card; each file is loaded again and its logits are compared"
     parser = add_command(commands, "export", about)
     add_network_options(parser)

@@ -16,7 +16,7 @@ from harness.cli.arguments import (
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "show how the weights of large kernels are distributed, before and after merging"
     parser = add_command(commands, "kernels", about)
     add_network_options(parser)

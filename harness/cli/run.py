@@ -32,7 +32,7 @@ NO_RESULT = 1
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_study_command(commands, "run", "train a study and print its results")
     add_version(parser)
     workers = parser.add_argument_group("workers")

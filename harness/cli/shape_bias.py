@@ -26,7 +26,7 @@ USE = NetworkUse(
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "measure the shape bias of an ImageNet-1K network on images whose shape and texture disagree"
     parser = add_command(commands, "shape-bias", about)
     add_network_options(parser, USE)

@@ -27,7 +27,7 @@ USE = NetworkUse(NETWORKS | {NetworkForm.STUDY}, note=f"or {STUDY}, whose config
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "show a network by stage, all configurations of a study, or one trial in detail"
     parser = add_command(commands, "show", about)
     trial = "after a study file: number of a trial, from the column #; after best-of: the study file"

@@ -188,7 +188,7 @@ def draw_claims(folder: Path, results: StudyResults) -> Path | None:
         return None
     path = folder / CLAIMS_PLOT_FILE
     if not path.exists():
-        from harness.report.claims_summary import summarize_claims
+        from harness.report.claims import summarize_claims
         from harness.report.plots.claims import plot_claims
 
         plot_claims(path, summarize_claims(results))

@@ -23,7 +23,6 @@ from harness.analysis.run_status import DIVERGED, configuration_status
 from harness.config.space import Space
 from harness.config.study import CURVES, Study
 from harness.executors.base import Executor
-from harness.search.dispatch import FailureTracker, RunDispatcher, TimeLeftEstimator
 from harness.search.events import (
     DataNoteAdded,
     EpochEnded,
@@ -39,8 +38,8 @@ from harness.search.events import (
 )
 from harness.search.history import StudyHistory
 from harness.search.proposals import ClaimMonitor, Proposals
+from harness.search.runs import FailureTracker, Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
 from harness.search.samplers import seed_text
-from harness.search.stored_runs import Remeasurement, StoredRuns
 from harness.search.trial import OpenTrial, TrialOutcome
 from harness.storage import RunRow, Store, reap_undriven
 from harness.storage.rows import SEARCH_ENDED

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.configuration_result import RunResult, of_one_environment, read_run_results
-from harness.analysis.reuse import ReuseDecision, ReuseRule, current_metrics
+from harness.analysis.reuse import ReuseDecision, ReuseRule
 from harness.config.measures import is_of_machine
 from harness.storage.transitions import SETTLED
 
@@ -133,7 +133,7 @@ def _has_other_times(checked: _FinishedTrial, rule: ReuseRule) -> bool:
     if not checked.runs:
         return False
     first = checked.runs[0]
-    current = current_metrics(first.row, first.measures, rule.environment)
+    current = of_one_environment(first, rule.environment).measures
     return any(
         is_of_machine(name) and name in first.measures and current.get(name) != value
         for name, value in checked.trial.user_attrs.items()

@@ -18,7 +18,7 @@ from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import study_values
-from harness.report.claims_summary import ClaimsSummary
+from harness.report.claims import ClaimsSummary
 from harness.report.event_log import EventFormatter
 from harness.report.live import LiveState, LiveView
 from harness.report.study import results_view

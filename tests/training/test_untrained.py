@@ -26,7 +26,7 @@ from harness.report.live import LiveState
 from harness.report.plan import plan_view
 from harness.report.status import StudyStatus, status_view
 from harness.report.trial import trial_view
-from harness.search.dispatch import TimeLeftEstimator
+from harness.search.runs import TimeLeftEstimator
 from harness.training.checkpoint import Checkpoint
 from harness.training.fit import fit
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started

@@ -104,11 +104,8 @@ def decompose(table: Table) -> Crossed:
         float((rest**2).sum()) / df[2],
     )
     p = float(fdtrc(df[1], df[2], squares[1] / squares[2])) if squares[2] > 0 else float(squares[1] == 0)
-    components = Components(
-        pair=max(0.0, (squares[0] - squares[2]) / sets),
-        set=max(0.0, (squares[1] - squares[2]) / pairs),
-        rest=squares[2],
-    )
+    of_pair, of_set = (max(0.0, square - squares[2]) for square in squares[:2])
+    components = Components(of_pair / sets, of_set / pairs, squares[2])
     return Crossed(pairs, sets, effect, components, p, squares)
 
 

@@ -20,7 +20,7 @@ from harness.diagnostics.verify.findings import ClaimRow
 from harness.diagnostics.verify.full_scale import study_files
 from harness.errors import HarnessError, NotFound, UserError
 from harness.models.spec.network import NetworkSpec
-from harness.report.claims_summary import SUMMARY_FILE, ClaimsSummary, ClaimSummary, SummaryModel, read_summary
+from harness.report.claims import SUMMARY_FILE, ClaimsSummary, ClaimSummary, SummaryModel, read_summary
 from harness.storage import Store
 from harness.storage.workspace import CLAIMS_FOLDER, Workspace
 from harness.system.command_line import command_line, short_path, without_password
