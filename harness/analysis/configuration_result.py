@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.analysis.formatting import DASH, format_milliseconds
+from harness.analysis.formatting import format_milliseconds
 from harness.analysis.limits import Limit, RunValues, sampling_error
 from harness.analysis.objective import LATENCY, LATENCY_BOUND, objective_value, spread_of
 from harness.analysis.reuse import without_other_times
@@ -90,11 +90,6 @@ def latency_result(runs: Iterable[Mapping[str, float]]) -> LatencyResult | None:
     distinct = {_latency(measures) for measures in runs if LATENCY in measures}
     measurements = sorted(distinct, key=lambda measurement: measurement.median_ms)
     return measurements[(len(measurements) - 1) // 2] if measurements else None
-
-
-def latency_text(latency: LatencyResult | None) -> str:
-    """The latency as text for a table cell."""
-    return DASH if latency is None else latency.text
 
 
 def latency_values(latency: LatencyResult | None) -> dict[str, Any]:

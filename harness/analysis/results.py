@@ -278,12 +278,10 @@ def resampling_ways(rows: Iterable[RunRow]) -> tuple[tuple[str, bool], ...]:
 
 def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
     """The sources of noise in spreads and intervals over seeds, as a sentence; None if nothing was trained."""
-    lines = [_noise_of(*way) for way in ways]
+    lines = []
+    for way in ways:
+        per_seed = PER_SEED_SOURCES.get(way)
+        lines.append(f"intervals hold {TRAINING_SOURCES}, {per_seed or f'of {SHARED_DATA_NOTE}'}")
     if len(lines) > 1:
         return f"Mixed: {'; some runs: '.join(lines)}."
     return f"{lines[0][0].upper()}{lines[0][1:]}." if lines else None
-
-
-def _noise_of(resample: str, is_generated: bool) -> str:
-    per_seed = PER_SEED_SOURCES.get((resample, is_generated))
-    return f"intervals hold {TRAINING_SOURCES}" + (f", of {SHARED_DATA_NOTE}" if per_seed is None else f", {per_seed}")

@@ -232,7 +232,7 @@ def print_json(values: Any) -> int:
 
 
 def print_next(commands: Sequence[tuple[str, str]]) -> None:
-    """Print suggested next commands, each below its purpose."""
-    from harness.report.study import next_lines
-
-    print("\n".join(next_lines(commands)))
+    """Print suggested next commands, each below its purpose; a rich console would wrap or cut long lines."""
+    print("\nNext")
+    for command, purpose in commands:
+        print(f"  # {purpose}\n  {command}")

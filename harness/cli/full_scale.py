@@ -93,14 +93,10 @@ def _dry_run(args: Namespace, network_ref: NetworkRef, recipe: ClassificationRec
     if request.address is None:
         job = replace(job, loaders=0)
         console.print(estimate(job, batch_plan, open_task(job, partial(noise_classification, images=images)), expected))
-    if _lacks_weights(args, recipe):
+    lacks_weights = recipe.needs_weights if args.weights is None else not args.weights.is_file()
+    if lacks_weights:
         console.print("weights: not checked; to train, `--weights` must name the file that the training starts from")
     return 0
-
-
-def _lacks_weights(args: Namespace, recipe: ClassificationRecipe) -> bool:
-    """Whether the training starts from weights that are not here."""
-    return recipe.needs_weights if args.weights is None else not args.weights.is_file()
 
 
 def _recipe(args: Namespace, network_ref: NetworkRef) -> ClassificationRecipe:

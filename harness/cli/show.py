@@ -21,7 +21,6 @@ from harness.errors import NotFound, UserError
 
 if TYPE_CHECKING:
     from harness.analysis.study_reader import StudyReader
-    from harness.models.spec.network import NetworkSpec
 
 USE = NetworkUse(NETWORKS | {NetworkForm.STUDY}, note=f"or {STUDY}, whose configurations are shown")
 
@@ -40,19 +39,15 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Print a network, all configurations of a study, or one of its trials."""
     from harness.analysis.networks import recognize
+    from harness.models.spec.published import resolutions
+    from harness.report.network import network_values, network_view
 
     if args.network != BEST_OF and recognize(args.network) == NetworkForm.STUDY:
         return _show_study(args)
     if args.network != BEST_OF and args.second is not None:
         trial = _trial_number(args.second)
         raise UserError("TRIAL must follow a study file, but this is a network", value=trial)
-    return _show_network(args, named_network(args, USE).spec)
-
-
-def _show_network(args: Namespace, spec: "NetworkSpec") -> int:
-    from harness.models.spec.published import resolutions
-    from harness.report.network import network_values, network_view
-
+    spec = named_network(args, USE).spec
     resolution = resolution_of(args) or resolutions(spec)[0]
     return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
 

@@ -173,18 +173,16 @@ class LiveState:
             return _line(f"{title}: none yet")
         limit = common_limit(self.limits.get(configuration) for configuration in means)
         if limit is not None:
-            return _line(f"{title}: none. {self._limit_sentence(limit, list(means))}", "yellow")
+            runs = [run for configuration in means for run in self.recorded.get(configuration, {}).values()]
+            images = fewest_images(runs) if self.metric == "top1" else None
+            seeds = [len(self.values[configuration]) for configuration in means]
+            return _line(f"{title}: none. {limit_sentence(limit, seeds, images)}", "yellow")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
         value = format_mean_and_spread(means[best], spread_of(values), self.metric)
         at = self.limits.get(best)
         name = f"{self.formatter.trial_name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
         return _line(f"{title}: {value} (n = {len(values)})  {name}", "green")
-
-    def _limit_sentence(self, limit: Limit, configurations: list[str]) -> str:
-        runs = [run for configuration in configurations for run in self.recorded.get(configuration, {}).values()]
-        images = fewest_images(runs) if self.metric == "top1" else None
-        return limit_sentence(limit, [len(self.values[configuration]) for configuration in configurations], images)
 
     def _workers(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=True)

@@ -80,11 +80,6 @@ def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[Re
     return [Text("Not complete, over budget, or without all seeds", style="bold"), *parts[:most], *more, Text()]
 
 
-def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
-    """Commands with their purposes, as lines for `print`: a rich console would wrap or cut long lines."""
-    return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]
-
-
 def data_view(lines: Sequence[str]) -> list[RenderableType]:
     """The lines below a heading; empty without lines."""
     return [Text("Data", style="bold"), *(indented(printable(line)) for line in lines), Text()] if lines else []

@@ -81,10 +81,6 @@ class OpenTrial:
             return run if run is self.screening else None
         return run if run is self.first or self.first.id in self.values else None
 
-    def rank(self, run: Run) -> int:
-        """The position of a run in the order of training."""
-        return self.all_runs.index(run)
-
     def outcome(self) -> TrialOutcome | None:
         """The outcome of the trial; None while a run is still to be trained."""
         if self.active:
@@ -114,10 +110,6 @@ class OpenTrial:
         """Mean of the objective over the complete runs."""
         return statistics.fmean(self.values.values())
 
-    def spread(self) -> float | None:
-        """Standard deviation over the complete runs (n - 1); None for fewer than two."""
-        return spread_of(self.values.values())
-
     def finish(
         self, study: "optuna.Study", outcome: TrialOutcome, facts: Mapping[str, Any], latency_budget_ms: float | None
     ) -> str | None:
@@ -133,7 +125,7 @@ class OpenTrial:
         result = {
             "values": list(self.values.values()),
             "values_by_seed": {str(run.seed): self.values[run.id] for run in self.runs if run.id in self.values},
-            "spread": self.spread(),
+            "spread": spread_of(self.values.values()),
             "failures": self.failures,
         }
         with batched_writes(study):
