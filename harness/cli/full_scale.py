@@ -41,10 +41,10 @@ from harness.training.full_scale.records import require_unchanged_data
 FAILED = 1
 RECIPE_OPTIONS = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")
 """Keys of a recipe that are overridden by options of the same names."""
-
-R = TypeVar("R", bound=FullScaleRecipe)
 FULL_SCALE_FOLDER = "full_scale"
 """Name of the folder of all trainings of `harness train`, in the results folder."""
+
+R = TypeVar("R", bound=FullScaleRecipe)
 
 
 def train(args: Namespace, use: NetworkUse) -> int:
