@@ -15,7 +15,7 @@ from properties import BRIEF_PROFILE
 from tiny_studies import RAY, TINY, Finished, Played, harness, write_study
 
 from harness.analysis.results import StudyResults
-from harness.cli import launch, network_accuracy
+from harness.cli import full_scale, network_accuracy
 from harness.measures import speed
 from harness.ops.timing import Timings, UndisturbedTimings, seconds_per_call
 from harness.system.device_slot import separate_slots
@@ -45,7 +45,7 @@ def slots_of_this_process() -> Iterator[None]:
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that compute in this process take one thread, because the other processors have tests of their own."""
     torch.set_num_threads(1)
-    for command in (launch, network_accuracy):
+    for command in (full_scale, network_accuracy):
         monkeypatch.setattr(command, "available_cpus", lambda: 1)
 
 

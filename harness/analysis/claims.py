@@ -8,10 +8,11 @@ kept.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.analysis.limits import Limit, RunValues, configuration_limit
+from harness.analysis.configuration_result import of_one_environment, read_run_results
+from harness.analysis.limits import Limit, common_limit, configuration_limit
 from harness.analysis.objective import COST_OBJECTIVES, formula_value
 from harness.analysis.plan_history import SeedRuns, claim_plan, file_history, foreign_looks
-from harness.analysis.reuse import study_environment, time_reference, without_other_times
+from harness.analysis.reuse import study_environment, time_reference
 from harness.analysis.statistics import (
     Estimate,
     ExtendedPlan,
@@ -283,12 +284,13 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, environm
     """The arms with their metrics, the contrast by seed, and the metric that complete runs do not have, if any."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
-    of_arms = [_complete(arm, study, space, store) for arm in arms]
-    rows = tuple(row for rows in of_arms for row in rows)
+    read = [read_run_results(store, [run.id for run in _runs(arm, study, space)]).values() for arm in arms]
+    of_arms = [[run for run in of_arm if run.row.state == RunState.COMPLETE] for of_arm in read]
+    rows = tuple(run.row for of_arm in of_arms for run in of_arm)
     reference = time_reference(rows, environment)
-    recorded = [_recorded(rows, store, reference) for rows in of_arms]
+    recorded = [[of_one_environment(run, reference).values for run in of_arm] for of_arm in of_arms]
     of_runs = [{run.run.seed: formula_value(formula, *run) for run in of_arm} for of_arm in recorded]
-    limits = {configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
+    limit = common_limit(configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded)
     values = tuple({seed: value for seed, value in run_values.items() if value is not None} for run_values in of_runs)
     paired = {
         seed: sum(weight * arm_values[seed] for weight, arm_values in zip(claim.contrast.values(), values, strict=True))
@@ -300,8 +302,7 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, environm
     lost_pairs = tuple(_lost_pairs(claim, arms, study, space, store))
     if lost_pairs and not paired and missing is None:
         missing = f"no seed is complete in every arm ({'; '.join(pair.text for pair in lost_pairs)})"
-    limit = limits.pop() if len(limits) == 1 else None
-    by_seed = [{row.run.seed: row for row in rows} for rows in of_arms]
+    by_seed = [{run.row.run.seed: run.row for run in of_arm} for of_arm in of_arms]
     pairs = {seed: tuple(arm_rows[seed] for arm_rows in by_seed) for seed in paired}
     expectation = Expectation.parse(claim.expect)
     return _ClaimRuns(claim, expectation, arms, values, paired, missing, rows, lost_pairs, limit, pairs)
@@ -321,19 +322,3 @@ def _runs(arm: Candidate, study: Study, space: Space) -> list[Run]:
     assert arm.spec is not None, "an arm is a network"
     first = study.search.seed
     return [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + claim_plan(study).most)]
-
-
-def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[RunRow]:
-    """An arm's complete runs, by seed."""
-    runs = _runs(arm, study, space)
-    return [row for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
-
-
-def _recorded(rows: list[RunRow], store: Store, reference: Environment | None) -> list[RunValues]:
-    """Complete runs with their recorded metrics, without times of another environment than the reference."""
-    ids = [row.id for row in rows]
-    curves, metrics = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
-    return [
-        RunValues(row.run, curves.get(row.id, ()), without_other_times(row, metrics.get(row.id, {}), reference)[0])
-        for row in rows
-    ]

@@ -3,11 +3,11 @@
 from collections import Counter
 
 from harness.analysis.configuration_result import ConfigurationResult, seeds_text
-from harness.analysis.environments import other_environments_text
 from harness.analysis.formatting import format_mean_and_spread, format_metric, format_params, join_words, plural, si
 from harness.analysis.limits import AT
 from harness.analysis.objective import COST_OBJECTIVES
 from harness.analysis.results import StudyResults, results_limit_sentence
+from harness.analysis.reuse import other_environments_text
 
 
 def conclusions(results: StudyResults) -> list[str]:

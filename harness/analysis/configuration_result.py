@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.analysis.formatting import DASH, format_milliseconds
+from harness.analysis.formatting import format_milliseconds
 from harness.analysis.limits import Limit, RunValues, sampling_error
 from harness.analysis.objective import LATENCY, LATENCY_BOUND, objective_value, spread_of
 from harness.analysis.reuse import without_other_times
@@ -92,20 +92,10 @@ def latency_result(runs: Iterable[Mapping[str, float]]) -> LatencyResult | None:
     return measurements[(len(measurements) - 1) // 2] if measurements else None
 
 
-def latency_text(latency: LatencyResult | None) -> str:
-    """The latency as text for a table cell."""
-    return DASH if latency is None else latency.text
-
-
 def latency_values(latency: LatencyResult | None) -> dict[str, Any]:
     """The latency as plain values for JSON."""
-    return {
-        "latency_ms_p50": None if latency is None else latency.median_ms,
-        "latency_ms_low": None if latency is None else latency.low_ms,
-        "latency_ms_high": None if latency is None else latency.high_ms,
-        "latency_ms_n": None if latency is None else latency.n,
-        "latency_is_quiet": None if latency is None else latency.is_quiet,
-    }
+    names = ("latency_ms_p50", "latency_ms_low", "latency_ms_high", "latency_ms_n", "latency_is_quiet")
+    return dict.fromkeys(names) if latency is None else dict(zip(names, latency, strict=True))
 
 
 def _latency(measures: Mapping[str, float]) -> LatencyResult:

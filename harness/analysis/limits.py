@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from harness.analysis.formatting import plural
-from harness.config.metrics import CHANCE_TOP1, VAL_IMAGES
+from harness.analysis.statistics.sequential import Sample
+from harness.config.measures import CHANCE_TOP1, VAL_IMAGES
 from harness.config.study import CURVES
 from harness.training.run import Epoch, Run
 
@@ -69,13 +70,10 @@ def at_least(correct: int, images: int, chance: float) -> float:
 
 def is_above(values: Sequence[float], level: float, *, tests: int = 1) -> bool:
     """Whether values, one for each seed, are above a level: by a one-sided t test if they have a spread."""
-    n, mean = len(values), math.fsum(values) / len(values)
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
-    if sd == 0 or mean <= level:
-        return mean > level
-    from scipy.special import stdtr
-
-    return bool(stdtr(n - 1, -(mean - level) * math.sqrt(n) / sd) <= ALPHA / tests)
+    sample = Sample.of(values)
+    if sample.sd == 0 or sample.mean <= level:
+        return sample.mean > level
+    return sample.p(level) / 2 <= ALPHA / tests
 
 
 def sampling_error(accuracy: float, images: int) -> float:

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.network_forms import ANY_NETWORK, BEST_OF, NetworkForm, NetworkUse
 from harness.analysis.study_reader import open_study_reader
-from harness.analysis.winner import find_winner
 from harness.config.network_file import is_study_file, load_network_spec
 from harness.config.recipes.loading import CLASSIFICATION, task_of
 from harness.config.study_file import full_scale_network
@@ -59,8 +58,6 @@ class NetworkQuery(NamedTuple):
     is_quick: bool = False
     trial: int | None = None
     """Number of the trial of `best-of`; None for the best."""
-    options: Sequence[str] = ()
-    """The same as command-line options, for commands in messages."""
 
 
 DEFAULT_QUERY = NetworkQuery()
@@ -236,7 +233,7 @@ def _best_of(file: str, query: NetworkQuery, *, is_full_scale: bool) -> NetworkR
     such a section, its network unchanged.
     """
     with open_study_reader(Path(file), query.place, is_quick=query.is_quick) as reader:
-        configuration, results = find_winner(reader, query.trial, query.options)
+        configuration, results = reader.find_winner(query.trial)
         full = reader.file.study.full_scale
         large = full_scale_network(reader.file, configuration.params) if is_full_scale else None
     trial = configuration.trials[0]

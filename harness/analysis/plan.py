@@ -292,7 +292,7 @@ def images_per_run(recipe: ProxyRecipe) -> float | None:
     """
     is_shapes = recipe.dataset == "shapes"
     train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
-    val, final = val_sizes(recipe) if is_shapes else _val_sizes(recipe)
+    val, final = val_sizes(recipe) if is_shapes else (recipe.val_size, final_val_size(recipe))
     measured = measured_images(recipe, final or 0)
     if recipe.epochs == 0 and recipe.transfer is None:
         return measured
@@ -301,11 +301,6 @@ def images_per_run(recipe: ProxyRecipe) -> float | None:
     transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + final
     last = final - val if recipe.epochs else 0
     return recipe.epochs * (PASSES * train + val) + last + transfer + measured
-
-
-def _val_sizes(recipe: ProxyRecipe) -> tuple[int | None, int | None]:
-    """Like `shapes.val_sizes`, for an image folder, which may have fewer images."""
-    return recipe.val_size, final_val_size(recipe)
 
 
 def measured_images(recipe: ProxyRecipe, val: int) -> int:

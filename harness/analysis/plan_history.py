@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import yaml
@@ -67,7 +68,8 @@ class FileHistory:
         """The plans that were in force for a claim, in order."""
         plans = [Plan(*change.plan) for change in self.changes]
         pairs = [len(change.seeds.get(claim, ())) for change in self.changes]
-        return plan_after([*plans, self.plan], _rising(pairs))
+        rising = accumulate(pairs, max)  # runs may be lost between two changes
+        return plan_after([*plans, self.plan], list(rising))
 
     def seeds_first(self, claim: str) -> tuple[int, ...]:
         """The seeds of a claim's pairs in the order in which they were complete, as recorded by the changes."""
@@ -114,11 +116,6 @@ def _complete_runs(study: Study, store: Store) -> int:
     links = store.trial_runs(study.study)
     runs = store.runs({run for ids in links.values() for run in ids})
     return sum(row.state == RunState.COMPLETE for row in runs.values())
-
-
-def _rising(pairs: Sequence[int]) -> list[int]:
-    """Running maximum of the pairs, since runs may be lost between two changes."""
-    return [max(pairs[: i + 1]) for i in range(len(pairs))]
 
 
 @dataclass(frozen=True, slots=True)

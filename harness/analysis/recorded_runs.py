@@ -77,9 +77,9 @@ def recorded_run_from_database(
     """Read a run of a study: by its id, or the first seed of a trial, by default the best trial. Raises `NotFound`."""
     with open_study_reader(path, workspace, is_quick=is_quick) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {})
-        rows = [(configuration.trials, configuration.values, configuration.runs) for configuration in results.rows]
+        rows = [(row.trials, row.values, {run.row.id: run for run in row.runs}) for row in results.rows]
         best = results.best.trials[0] if results.best else None
-        number, values, facts = _chosen(rows, best, trial, run_id, lambda run: run.row.id, str(path))
+        number, values, facts = _chosen(rows, best, trial, run_id, str(path))
         measures = reader.store.metrics(facts.row.id)
     row = facts.row
     return RecordedRun(
@@ -108,19 +108,14 @@ def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None)
             (
                 tuple(configuration["trials"]),
                 tuple(run["value"] for run in configuration["runs"] if run["value"] is not None),
-                configuration["runs"],
+                {run["id"]: run | {"spec": configuration["spec"]} for run in configuration["runs"]},
             )
             for configuration in values["configurations"]
         ]
-        specs = {
-            run["id"]: configuration["spec"]
-            for configuration in values["configurations"]
-            for run in configuration["runs"]
-        }
-        number, siblings, run = _chosen(rows, values["best_trial"], trial, run_id, lambda entry: entry["id"], str(file))
+        number, siblings, run = _chosen(rows, values["best_trial"], trial, run_id, str(file))
         return RecordedRun(
             id=run["id"],
-            run=Run(NetworkSpec.from_mapping(specs[run["id"]]), _recipe(values, file), run["seed"], run.get("data")),
+            run=Run(NetworkSpec.from_mapping(run["spec"]), _recipe(values, file), run["seed"], run.get("data")),
             study=values["study"],
             trial=number,
             metric=values["objective"]["name"],
@@ -141,27 +136,25 @@ def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None)
 
 
 def _chosen(
-    rows: Sequence[tuple[tuple[int, ...], tuple[float, ...], Sequence[Any]]],
+    rows: Sequence[tuple[tuple[int, ...], tuple[float, ...], Mapping[str, Any]]],
     best: int | None,
     trial: int | None,
     run_id: str | None,
-    id_of: Any,
     place: str,
 ) -> tuple[int | None, tuple[float, ...], Any]:
-    """Trial, values of all seeds, and the requested run."""
+    """Trial, values of all seeds, and the requested run; `rows` has the trials, values and runs of configurations."""
     if run_id is not None:
-        matches = [(row, run) for row in rows for run in row[2] if id_of(run) == run_id]
-        if not matches:
-            run_ids = ", ".join(id_of(run) for row in rows for run in row[2]) or "none"
-            raise NotFound("the run must be one of the study's", value=run_id, place=place, remedy=f"Runs: {run_ids}.")
-        (trials, values, _), run = matches[0]
-        return trials[0], values, run
+        for trials, values, runs in rows:
+            if run_id in runs:
+                return trials[0], values, runs[run_id]
+        run_ids = ", ".join(name for row in rows for name in row[2]) or "none"
+        raise NotFound("the run must be one of the study's", value=run_id, place=place, remedy=f"Runs: {run_ids}.")
     selected = best if trial is None else trial
     if selected is None:
         raise NotFound("a study must have a complete configuration to have a best one", place=place)
     for trials, values, runs in rows:
         if selected in trials and runs:
-            return selected, values, runs[0]
+            return selected, values, next(iter(runs.values()))
     trial_numbers = ", ".join(str(number) for trials, _, runs in rows if runs for number in trials) or "none"
     raise NotFound(
         "the trial must be one of the study's that were trained",

@@ -17,12 +17,11 @@ from harness.analysis.configuration_result import (
     of_one_environment,
     read_run_results,
 )
-from harness.analysis.environments import OtherEnvironment, other_environments, time_notes
 from harness.analysis.formatting import json_safe
 from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
-from harness.analysis.noise import resampling_ways
-from harness.analysis.reuse import study_environment, time_reference
-from harness.config.metrics import TRAIN_IMAGES, VAL_IMAGES
+from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
+from harness.analysis.run_status import trials_by_configuration
+from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import Study
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
 from harness.storage.rows import SEARCH_ENDED, TRIAL_ENDED
@@ -33,6 +32,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 COUNT_TITLES = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
+TRAINING_SOURCES = "initial weights, order of the images and augmentation"
+PER_SEED_SOURCES = {
+    ("split", True): "training and validation images (each seed has its own)",
+    ("split", False): "the split of the images into training and validation (each seed has its own)",
+    ("bootstrap", False): "the choice of training and validation images (a bootstrap for each seed)",
+}
+SHARED_DATA_NOTE = "one data set only: all seeds share its training and validation images, which are not part of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ class StudyResults:
     ended: str | None = None
     """Reason why a sampler ended before it used all of its trials, or the number of its repeated proposals."""
     resampling: tuple[tuple[str, bool], ...] = ()
-    """How the runs' images were sampled, and whether they were generated; see `harness.analysis.noise`."""
+    """How the runs' images were sampled, and whether they were generated; see `resampling_ways`."""
 
     @property
     def limit(self) -> Limit | None:
@@ -150,15 +156,11 @@ def study_results(
     reference = time_reference(stored, environment)
     runs = {run_id: of_one_environment(run, reference) for run_id, run in read.items()}
     metric, direction = next(iter(study.objectives.items()))
-    groups: dict[str, list[FrozenTrial]] = {}
-    for trial in trials:
-        if "fingerprint" in trial.user_attrs:
-            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
     rows = [
         configuration_result(
             group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric
         )
-        for group in groups.values()
+        for group in trials_by_configuration(trials).values()
     ]
     rows = sorted(_with_limits(rows, metric), key=lambda row: _order(row, direction))
     trained = [row for row in stored if row.device is not None]
@@ -259,3 +261,27 @@ def results_limit_sentence(results: StudyResults) -> str:
     assert results.limit is not None
     images = min((row.val_images for row in results.complete if row.val_images is not None), default=None)
     return limit_sentence(results.limit, [len(row.values) for row in results.complete], images)
+
+
+def resampling_ways(rows: Iterable[RunRow]) -> tuple[tuple[str, bool], ...]:
+    """How the images of these runs were sampled, and whether they were generated; all distinct combinations.
+
+    Runs of earlier recipe revisions, before images were sampled for each seed, shared one data set.
+    """
+    trained = (row for row in rows if row.run.recipe.epochs > 0)
+    ways = {
+        (row.run.recipe.resample if row.id == row.run.id else "none", row.run.recipe.dataset == "shapes")
+        for row in trained
+    }
+    return tuple(sorted(ways))
+
+
+def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
+    """The sources of noise in spreads and intervals over seeds, as a sentence; None if nothing was trained."""
+    lines = []
+    for way in ways:
+        per_seed = PER_SEED_SOURCES.get(way)
+        lines.append(f"intervals hold {TRAINING_SOURCES}, {per_seed or f'of {SHARED_DATA_NOTE}'}")
+    if len(lines) > 1:
+        return f"Mixed: {'; some runs: '.join(lines)}."
+    return f"{lines[0][0].upper()}{lines[0][1:]}." if lines else None

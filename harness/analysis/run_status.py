@@ -77,8 +77,14 @@ def configuration_status(trials: Sequence[TrialStatus]) -> TrialStatus:
 
 def configuration_statuses(trials: Iterable["FrozenTrial"]) -> dict[str, TrialStatus]:
     """The status of each configuration with a trial that was not rejected, by its fingerprint."""
-    groups: dict[str, list[TrialStatus]] = {}
+    groups = trials_by_configuration(trials).items()
+    return {fingerprint: configuration_status(list(map(trial_status, group))) for fingerprint, group in groups}
+
+
+def trials_by_configuration(trials: Iterable["FrozenTrial"]) -> dict[str, list["FrozenTrial"]]:
+    """The trials of each configuration, by its fingerprint; without those that were rejected."""
+    groups: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         if "fingerprint" in trial.user_attrs:
-            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial_status(trial))
-    return {fingerprint: configuration_status(group) for fingerprint, group in groups.items()}
+            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
+    return groups

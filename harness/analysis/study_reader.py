@@ -1,4 +1,4 @@
-"""Opens a study for reading, whether or not another process drives it."""
+"""Opens a study for reading, whether or not another process drives it, and finds its best network."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.claims import ClaimResult, evaluate_claims
-from harness.analysis.results import StudyResults, study_results
+from harness.analysis.configuration_result import ConfigurationResult
+from harness.analysis.results import StudyResults, results_limit_sentence, study_results
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.config.study_checks import check_classes, check_sizes
 from harness.config.study_file import StudyFile, build_space, load_study
 from harness.data import DataInfo, identify, images_at_most
-from harness.errors import DataError, NotFound
+from harness.errors import DataError, NotFound, UserError
 from harness.storage import Store
 from harness.storage import load_study as load_trials
 from harness.storage.data_changes import data_notes
@@ -35,6 +36,8 @@ class StudyReader:
     """Optuna's id of the study."""
     trials: "list[FrozenTrial]"
     workspace: Workspace
+    options: list[str]
+    """The command-line options that select the study, for commands in messages."""
     _cached_info: list[DataInfo] = field(default_factory=list, repr=False)
     """The data set after its first use, so that all methods use the same files."""
 
@@ -54,6 +57,25 @@ class StudyReader:
         """The results so far, with the claims and notes on the data. Raises `DataError` as `claims` does."""
         ruled_out, claims, data = self.size().ruled_out, self.claims(), self.data_notes()
         return study_results(self.file.study, self.store, self.trials, ruled_out, claims, data=data)
+
+    def find_winner(self, trial: int | None) -> tuple[ConfigurationResult, StudyResults]:
+        """The best configuration, or that of the given trial; and all results.
+
+        Raises `NotFound` if there is no such configuration, and `UserError` if all configurations are at one limit.
+        """
+        results, path = study_results(self.file.study, self.store, self.trials, {}), self.file.path
+        configuration = results.best if trial is None else results.row_of(trial)
+        if configuration is not None:
+            return configuration, results
+        if trial is None and results.limit is not None:
+            rule = "a study must tell its configurations apart to have a best one"
+            remedy = f"{results_limit_sentence(results)} Or name one: `--trial N`."
+            raise UserError(rule, value=f"all at {results.limit}", place=str(path), remedy=remedy)
+        look = f"See its status: `{command_line('status', path, self.options)}`."
+        if trial is not None:
+            raise NotFound("the trial must be one of the study's that were trained", value=trial, remedy=look)
+        rule = "a study must have a complete configuration to have a best one"
+        raise NotFound(rule, place=str(path), remedy=look)
 
     def data_notes(self) -> tuple[str, ...]:
         """Notes if runs were trained on other data than the folder holds now; none if the data set is not there."""
@@ -109,7 +131,8 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
     """Open a study for reading, whether or not it has a driver. Raises `NotFound` if it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
-    start = f"`{command_line('run', path, [*(['--quick'] if is_quick else []), *workspace.options])}`."
+    options = [*(["--quick"] if is_quick else []), *workspace.options]
+    start = f"`{command_line('run', path, options)}`."
     kept = workspace.results / CLAIMS_FOLDER / name / "summary.txt"
     remedy = f"Start it: {start}" + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
     try:
@@ -130,7 +153,7 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
                 rule = "the study must have been started"
                 remedy = f"{remedy} Studies there: {', '.join(names) or 'none'}."
             raise NotFound(rule, value=name, place=store.location, remedy=remedy) from error
-        yield StudyReader(file, store, trials._study_id, trials.get_trials(deepcopy=False), workspace)
+        yield StudyReader(file, store, trials._study_id, trials.get_trials(deepcopy=False), workspace, options)
 
 
 def load_results(

@@ -1,6 +1,6 @@
 """The results of a study as plain values, every metric with its n, seeds, device and versions; and the summary's files.
 
-`summary.json` has these values, `summary.txt` the page of results; `harness.report.summary` writes both.
+`summary.json` has these values, `summary.txt` the page of results; `harness.report.study` writes both.
 """
 
 from dataclasses import asdict
@@ -10,9 +10,8 @@ from typing import Any
 from harness.analysis.claims import ClaimResult
 from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.configuration_result import ConfigurationResult, RunResult, latency_values
-from harness.analysis.environments import environment_values, other_environments
-from harness.analysis.noise import noise_line
-from harness.analysis.results import StudyResults
+from harness.analysis.results import StudyResults, noise_line
+from harness.analysis.reuse import environment_values, other_environments
 from harness.config.recipes.proxy import REVISION
 from harness.storage import FullScaleRow
 from harness.training.environment import Environment

@@ -25,7 +25,7 @@ LEAST_STUDIES, MOST_STUDIES = 1000, 1_000_000
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_command(
         commands,
         "aa",

@@ -7,7 +7,7 @@ modules of the commands.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness import __version__
 from harness.analysis.network_forms import ANY_NETWORK, NetworkUse
@@ -17,7 +17,7 @@ from harness.training.full_scale.folder import WEIGHTS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from harness.analysis.networks import NetworkQuery
+    from harness.analysis.networks import NetworkQuery, NetworkRef
     from harness.storage.workspace import Workspace
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -26,18 +26,6 @@ STUDY = "a study file, such as search_spaces/kernel_size.yaml"
 PRECISIONS = ("float32", "bfloat16", "float16")
 LEAST_SIDE, MOST_SIDE = 1, 4096
 """Bounds on the side of a network's images, in pixels."""
-
-
-class Command(Protocol):
-    """Interface of the modules of this package that are commands."""
-
-    def add_parser(self, commands: Subparsers) -> argparse.ArgumentParser:
-        """Add the command's parser and its options."""
-        ...
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Execute the command; returns the exit code. Raises `UserError` for what the caller can correct."""
-        ...
 
 
 # Parsers and options
@@ -83,7 +71,7 @@ def add_network_options(
     second: tuple[str, str] = ("STUDY", "the study file after best-of"),
     has_quick: bool = True,
 ) -> None:
-    """Add the argument for one or several networks, and the options that select a network; see `network_words`.
+    """Add the argument for one or several networks, and the options that select a network; see `named_network`.
 
     `second` is the name and the help of the word after a single network. `has_quick` is False for a command whose own
     `--quick` means something else.
@@ -202,17 +190,19 @@ def study_options(args: argparse.Namespace) -> list[str]:
     return [*(["--quick"] if args.quick else []), *workspace_of(args).options]
 
 
-def network_words(args: argparse.Namespace) -> list[str]:
-    """The words of this command line that name its network: one, or `best-of` and a study file."""
-    return [args.network] if args.second is None else [args.network, args.second]
+def named_network(args: argparse.Namespace, use: NetworkUse = ANY_NETWORK) -> "NetworkRef":
+    """The network that this command line names with one word, or with `best-of` and a study file."""
+    from harness.analysis.networks import resolve_network
+
+    words = [args.network] if args.second is None else [args.network, args.second]
+    return resolve_network(words, network_query(args), use)
 
 
 def network_query(args: argparse.Namespace, *, has_quick: bool = True) -> "NetworkQuery":
     """The options of this command line that select a network."""
     from harness.analysis.networks import NetworkQuery
 
-    options = study_options(args) if has_quick else workspace_of(args).options
-    return NetworkQuery(workspace_of(args), has_quick and args.quick, args.trial, options)
+    return NetworkQuery(workspace_of(args), has_quick and args.quick, args.trial)
 
 
 def resolution_of(args: argparse.Namespace) -> int | None:
@@ -242,7 +232,7 @@ def print_json(values: Any) -> int:
 
 
 def print_next(commands: Sequence[tuple[str, str]]) -> None:
-    """Print suggested next commands, each below its purpose."""
-    from harness.report.study import next_lines
-
-    print("\n".join(next_lines(commands)))
+    """Print suggested next commands, each below its purpose; a rich console would wrap or cut long lines."""
+    print("\nNext")
+    for command, purpose in commands:
+        print(f"  # {purpose}\n  {command}")

@@ -15,7 +15,7 @@ USE = NetworkUse(note="with random weights in each case")
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_command(
         commands,
         "bench",

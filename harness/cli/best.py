@@ -7,13 +7,12 @@ from harness.cli.arguments import (
     add_json_option,
     add_study_command,
     print_json,
-    study_options,
     workspace_of,
 )
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "print the best network of a study as YAML, for use as the base of another study"
     parser = add_study_command(commands, "best", about)
     parser.add_argument(
@@ -27,11 +26,10 @@ def run(args: Namespace) -> int:
     """Print the network as a network file."""
     from harness.analysis.conclusions import conditions_text, configuration_line
     from harness.analysis.study_reader import open_study_reader
-    from harness.analysis.winner import find_winner
     from harness.config.network_file import dump_network_spec
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
-        configuration, results = find_winner(study, args.trial, study_options(args))
+        configuration, results = study.find_winner(args.trial)
     if args.json:
         return print_json(configuration.spec.canonical())
     title = "Best" if args.trial is None else "One"

@@ -3,60 +3,37 @@
 import argparse
 import difflib
 import re
+from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-from harness.cli import (
-    aa,
-    bench,
-    best,
-    completion,
-    dashboard,
-    downstream,
-    erf,
-    evaluate,
-    export,
-    kernels,
-    plot,
-    presets,
-    recipes,
-    reproduce,
-    run,
-    schema,
-    shape_bias,
-    show,
-    status,
-    train,
-    verify,
-    weights,
-)
 from harness.cli.arguments import add_version
 
-COMMANDS: dict[str, ModuleType] = {
-    "run": run,
-    "status": status,
-    "show": show,
-    "best": best,
-    "presets": presets,
-    "dashboard": dashboard,
-    "schema": schema,
-    "reproduce": reproduce,
-    "aa": aa,
-    "plot": plot,
-    "verify": verify,
-    "weights": weights,
-    "export": export,
-    "erf": erf,
-    "kernels": kernels,
-    "shape-bias": shape_bias,
-    "train": train,
-    "recipes": recipes,
-    "downstream": downstream,
-    "evaluate": evaluate,
-    "bench": bench,
-    "completion": completion,
-}
-"""The module of each command; see `arguments.Command`. `harness --help` lists them in this order."""
+COMMANDS = (
+    "run",
+    "status",
+    "show",
+    "best",
+    "presets",
+    "dashboard",
+    "schema",
+    "reproduce",
+    "aa",
+    "plot",
+    "verify",
+    "weights",
+    "export",
+    "erf",
+    "kernels",
+    "shape-bias",
+    "train",
+    "recipes",
+    "downstream",
+    "evaluate",
+    "bench",
+    "completion",
+)
+"""Names of the commands, and of their modules, in the order of `harness --help`; see `command_module`."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -65,6 +42,14 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print usage, the message and a suggestion; exits with code 2."""
         super().error(message + _suggestion(message, _options(self)))
+
+
+def command_module(name: str) -> ModuleType:
+    """The module of a command: its `add_parser` adds the parser, and its `run` executes it and returns the exit code.
+
+    `run` raises `UserError` for what the caller can correct.
+    """
+    return import_module(f"harness.cli.{name.replace('-', '_')}")
 
 
 def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
@@ -76,7 +61,8 @@ def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
     )
     add_version(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
+    for name in COMMANDS:
+        module = command_module(name)
         command = module.add_parser(commands)
         command.set_defaults(call=module.run)
         if name == "run" and run_name is not None:

@@ -13,7 +13,7 @@ FOLDERS = ("DIR", "FOLDER")
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_command(
         commands,
         "completion",

@@ -6,7 +6,7 @@ from harness.cli.arguments import Subparsers, add_study_command, port, workspace
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_study_command(commands, "dashboard", "show a study in Optuna's dashboard, on this machine only")
     parser.add_argument(
         "--port", type=port, default=8080, metavar="N", help="port to listen on; 0 for any free port (default: 8080)"

@@ -20,7 +20,7 @@ USE = NetworkUse(
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "train a network with a head for segmentation or detection, then merge and evaluate it"
     parser = add_command(commands, "downstream", about)
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", dest="task", required=True)

@@ -17,7 +17,7 @@ from harness.cli.arguments import (
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "compare the effective receptive fields of networks"
     parser = add_command(commands, "erf", about)
     add_network_options(parser, several=True)

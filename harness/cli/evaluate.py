@@ -18,7 +18,7 @@ from harness.cli.arguments import (
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "evaluate a network on validation images: top-1 and top-5 in training form, merged, or both"
     parser = add_command(commands, "evaluate", about)
     add_network_options(parser)

@@ -10,8 +10,7 @@ from harness.cli.arguments import (
     add_command,
     add_network_options,
     add_which_option,
-    network_query,
-    network_words,
+    named_network,
     print_view,
     resolution_of,
 )
@@ -22,7 +21,7 @@ FAILED = 1
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "export a merged network with a model card; each file is loaded again and its logits are compared"
     parser = add_command(commands, "export", about)
     add_network_options(parser)
@@ -50,14 +49,14 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def run(args: Namespace) -> int:
     """Write the network in all requested formats, or in none; returns 1 if a file computes other logits."""
-    from harness.analysis.networks import load_network, resolve_network
+    from harness.analysis.networks import load_network
     from harness.export.comparison import rows_table
     from harness.export.export import write_formats
     from harness.export.exportable import exportable
     from harness.export.formats import chosen_formats
     from harness.storage.load_network import WeightsOrigin
 
-    network = load_network(resolve_network(network_words(args), network_query(args)), which=args.which)
+    network = load_network(named_network(args), which=args.which)
     product = exportable(network, args.storage, resolution_of(args), is_merged=not args.unmerged)
     names = None if args.format is None else [name for names in args.format for name in names]
     formats, notes = chosen_formats(product, names)

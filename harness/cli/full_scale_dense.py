@@ -10,9 +10,17 @@ from rich.console import Console, RenderableType
 
 from harness.analysis.formatting import json_text
 from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
-from harness.analysis.networks import NetworkRef, resolve_network
-from harness.cli.arguments import network_query, network_words
-from harness.cli.launch import PlannedTraining, estimate, job_resources, launch, make_job, with_options, worker_request
+from harness.analysis.networks import NetworkRef
+from harness.cli.arguments import named_network
+from harness.cli.full_scale import (
+    PlannedTraining,
+    estimate,
+    job_resources,
+    launch,
+    make_job,
+    with_options,
+    worker_request,
+)
 from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.config.recipes.loading import load_task_recipe, override_recipe, recipe_names
@@ -93,7 +101,7 @@ def downstream(args: Namespace) -> int:
 
 
 def _train(args: Namespace, command: DownstreamCommand) -> int:
-    initial = initial_network(resolve_network(network_words(args), network_query(args)))
+    initial = initial_network(named_network(args))
     recipe = _recipe(args, command)
     job, request = _job(args, initial, recipe), worker_request(args)
     if args.dry_run and not is_data_present(job.run.recipe.data.dataset, args.data):
@@ -132,7 +140,11 @@ def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: "DenseTask
         model = task.load(read_dense(job.best)).to(device)
         merged, evaluation = evaluate_merged(model, task)
         task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
-    values = _values(evaluation, job) | {"trained_by": _trained_by(job.folder)}
+    trained_by = [
+        {"epoch": epoch, "environment": environment and environment.values()}
+        for epoch, environment in read_environments(job.folder)
+    ]
+    values = _values(evaluation, job) | {"trained_by": trained_by}
     (job.folder / METRICS).write_text(f"{json_text(values)}\n", encoding="utf-8")
     _show(command, task, evaluation, console)
     console.print(f"merged weights: {job.folder / MERGED}; metrics: {job.folder / METRICS}")
@@ -144,7 +156,7 @@ def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     from harness.training.tasks.dense import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
-    resolve_network(network_words(args), network_query(args), EVALUATED)
+    named_network(args, EVALUATED)
     path = Path(args.network)
     weights = read_dense(weights_file(path, BEST) if path.is_dir() else path)
     if not isinstance(weights.recipe, command.recipe):
@@ -189,10 +201,7 @@ def _show(
     is_compared: bool = True,
 ) -> None:
     console.print(command.view(evaluation.metrics, task.class_names))
-    compared = evaluation.feature_difference if is_compared else None
-    for line in merged_evaluation_lines(
-        evaluation.metric_differences, compared, evaluation.unreadable, evaluation.images
-    ):
+    for line in merged_evaluation_lines(evaluation, is_compared=is_compared):
         console.print(line)
 
 
@@ -208,14 +217,6 @@ def _values(evaluation: "MergedEvaluation", job: FullScaleJob[Any]) -> dict[str,
         "unreadable": evaluation.unreadable,
         "environment": process_environment(device_for(job), precision=job.run.recipe.precision).values(),
     }
-
-
-def _trained_by(folder: Path) -> list[dict[str, Any]]:
-    """The environments in which the training was computed, each with its first epoch."""
-    return [
-        {"epoch": epoch, "environment": environment and environment.values()}
-        for epoch, environment in read_environments(folder)
-    ]
 
 
 def initial_network(ref: NetworkRef) -> InitialNetwork:

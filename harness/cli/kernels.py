@@ -9,15 +9,14 @@ from harness.cli.arguments import (
     add_command,
     add_json_option,
     add_network_options,
-    network_query,
-    network_words,
+    named_network,
     print_json,
     print_view,
 )
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "show how the weights of large kernels are distributed, before and after merging"
     parser = add_command(commands, "kernels", about)
     add_network_options(parser)
@@ -28,14 +27,14 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the distribution of the weights, and draw it with `--output`."""
-    from harness.analysis.networks import load_network, resolve_network
+    from harness.analysis.networks import load_network
     from harness.measures.kernel_weights import large_kernels
     from harness.report.kernel_weights import kernels_values, kernels_view
     from harness.report.plots.heat_maps import plot_kernels
     from harness.report.plots.style import file_names
     from harness.system.device_slot import computing
 
-    network = load_network(resolve_network(network_words(args), network_query(args)))
+    network = load_network(named_network(args))
     with computing():
         kernels = list(large_kernels(network.model))
     if args.output is not None:

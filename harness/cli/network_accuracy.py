@@ -5,15 +5,15 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from harness.cli.arguments import network_query, network_words
+from harness.cli.arguments import named_network
 from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.data.batching import split_cpus
 from harness.data.cifar import kind_of
 from harness.data.image_sources import DATA_OPTION, ImageSource, InMemoryImages
 from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
-from harness.data.validation_images import open_validation
+from harness.data.validation_images import ValidationImages, open_validation
 from harness.errors import DataError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
@@ -35,28 +35,18 @@ SHAPES = "shapes"
 LEAST_SIDE, MOST_SIDE = 8, 4096
 
 
-class EvaluationImages(NamedTuple):
-    """The images that a network is to be evaluated on."""
-
-    images: ImageSource
-    about: str
-    labels: str
-    """How the images' labels were matched with the network's classes, as text."""
-    is_imagenet: bool = False
-    """Whether the images are from a folder with exactly the classes of ImageNet-1K."""
-
-
 def evaluate(args: Namespace) -> AccuracyReport:
     """Measure the accuracy of the network of the command line. Raises `UserError`s for options that do not fit."""
     import torch
 
-    from harness.analysis.networks import load_network, resolve_network
+    from harness.analysis.networks import load_network
     from harness.models.finite import as_user_error
     from harness.training.device import find_device, process_environment, started_record
 
     device = find_device(args.device)
-    network = load_network(resolve_network(network_words(args), network_query(args)), which=args.which)
-    _check(network.spec)
+    network = load_network(named_network(args), which=args.which)
+    if network.spec.in_channels not in (1, 3):
+        raise UserError("the network must be for color or gray images", value=f"{network.spec.in_channels} channels")
     preprocessing = _changed(_preprocessing(args, network), args, network.spec, device)
     network_cost(network.spec, preprocessing.resolution)  # raises for images that are too small for the network
     evaluated = _evaluation_images(args, network, preprocessing.resolution)
@@ -65,17 +55,16 @@ def evaluate(args: Namespace) -> AccuracyReport:
     with as_user_error(network.name, _remedy(preprocessing)):
         result = _measure(args, _forms(args, network), evaluated.images, preprocessing, device, loaders)
     return AccuracyReport(
-        name=network.name,
-        weights=network.about,
-        spec=network.spec,
+        network=network,
         data=evaluated.about,
         labels=evaluated.labels,
         normalized=f"{_numbers(preprocessing.mean)} and {_numbers(preprocessing.std)}, "
         f"{_statistics_from(args, network)}",
-        preprocessing=preprocessing.values(),
-        preprocessing_text=preprocessing.about,
+        preprocessing=preprocessing,
         result=result,
-        published=accuracies(network.spec, preprocessing.resolution) if evaluated.is_imagenet else (),
+        published=accuracies(network.spec, preprocessing.resolution)
+        if _is_imagenet(evaluated, network.spec.classes)
+        else (),
         started=started_record(
             device,
             threads,
@@ -153,7 +142,7 @@ def _changed(
 
 
 @computing()
-def _evaluation_images(args: Namespace, network: "LoadedNetwork", resolution: int) -> EvaluationImages:
+def _evaluation_images(args: Namespace, network: "LoadedNetwork", resolution: int) -> ValidationImages:
     """The images of `--data`; without it, the validation images of the network's own training."""
     from harness.storage.load_network import class_names
 
@@ -163,7 +152,7 @@ def _evaluation_images(args: Namespace, network: "LoadedNetwork", resolution: in
         dataset = network.load_images()
         if dataset is not None:
             about = f"validation images of {recipe.dataset}, as the run has them"
-            return EvaluationImages(InMemoryImages(dataset.val), about, "of the data that the run was trained on")
+            return ValidationImages(InMemoryImages(dataset.val), about, "of the data that the run was trained on", ())
     if kind is None and full_recipe is None:
         raise DataError(
             f"`{DATA_OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or "
@@ -176,18 +165,20 @@ def _evaluation_images(args: Namespace, network: "LoadedNetwork", resolution: in
     else:
         data = full_recipe.data
     root = None if args.data is None or kind == SHAPES else Path(args.data)
-    classes = network.spec.classes
-    images = open_validation(
+    return open_validation(
         data,
-        classes,
+        network.spec.classes,
         resolution,
         root,
         Path(args.results) / "data",
         class_names(network),
         is_by_name=args.labels == "name",
     )
-    is_imagenet = classes == len(images.names) == IMAGENET_CLASSES and set(images.names) == set(imagenet_synsets())
-    return EvaluationImages(images.images, images.about, images.labels, is_imagenet)
+
+
+def _is_imagenet(images: ValidationImages, classes: int) -> bool:
+    """Whether the images are from a folder with exactly the classes of ImageNet-1K."""
+    return classes == len(images.names) == IMAGENET_CLASSES and set(images.names) == set(imagenet_synsets())
 
 
 def _kind(data: str | None) -> Any:
@@ -195,11 +186,6 @@ def _kind(data: str | None) -> Any:
     if data is None or data == SHAPES:
         return data
     return kind_of(Path(data).expanduser()) or "imagefolder"
-
-
-def _check(spec: NetworkSpec) -> None:
-    if spec.in_channels not in (1, 3):
-        raise UserError("the network must be for color or gray images", value=f"{spec.in_channels} channels")
 
 
 @computing()

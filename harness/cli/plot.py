@@ -8,7 +8,7 @@ from harness.cli.arguments import Subparsers, add_command
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "plot the claims of a study from its summary.json, as `claims.png` in the same folder"
     parser = add_command(commands, "plot", about)
     parser.add_argument(
@@ -20,7 +20,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Plot the claims of stored summaries, each plot in the folder of its summary."""
     from harness.analysis.summary import CLAIMS_PLOT_FILE
-    from harness.report.claims_summary import SUMMARY_FILE, read_claims_summary
+    from harness.report.claims import SUMMARY_FILE, read_claims_summary
     from harness.report.plots.claims import plot_claims
 
     for path in args.summaries:

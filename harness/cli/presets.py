@@ -6,7 +6,7 @@ from harness.cli.arguments import Subparsers, add_command, add_json_option, prin
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_command(commands, "presets", "list all presets with their cost and the values of their papers")
     parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
     add_json_option(parser)

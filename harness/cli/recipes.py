@@ -6,7 +6,7 @@ from harness.cli.arguments import Subparsers, add_command, print_view
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "list the recipes of `harness train` and `harness downstream`, or print one of them"
     parser = add_command(commands, "recipes", about)
     parser.add_argument("name", metavar="RECIPE", nargs="?", help="print this recipe as YAML, to copy and change")

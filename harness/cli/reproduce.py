@@ -13,7 +13,7 @@ from harness.cli.arguments import (
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_study_command(
         commands,
         "reproduce",

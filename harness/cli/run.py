@@ -32,7 +32,7 @@ NO_RESULT = 1
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_study_command(commands, "run", "train a study and print its results")
     add_version(parser)
     workers = parser.add_argument_group("workers")
@@ -134,13 +134,12 @@ def _view(file: "StudyFile", *, is_quiet: bool) -> "EventView":
     from harness.search.events import EventView
 
     metric, direction = next(iter(file.study.objectives.items()))
-    console = make_console()
+    console, formatter = make_console(), EventFormatter(metric)
     if is_quiet:
         return EventView()
     if not is_live(console):
-        return LogView(EventFormatter(metric))
+        return LogView(formatter)
     after_training = "measuring" if file.study.proxy.transfer is None else "transfer"
-    formatter = EventFormatter(metric)
     state = LiveState(file.study.study, study_title(file.text), metric, direction, formatter, after_training)
     return LiveView(console, state)
 

@@ -6,7 +6,7 @@ from harness.cli.arguments import Subparsers, add_command, print_json
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     return add_command(commands, "schema", "print the JSON schema of study files, for editors")
 
 

@@ -9,8 +9,7 @@ from harness.cli.arguments import (
     add_command,
     add_json_option,
     add_network_options,
-    network_query,
-    network_words,
+    named_network,
     print_json,
     print_view,
     resolution_of,
@@ -27,7 +26,7 @@ USE = NetworkUse(
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "measure the shape bias of an ImageNet-1K network on images whose shape and texture disagree"
     parser = add_command(commands, "shape-bias", about)
     add_network_options(parser, USE)
@@ -40,11 +39,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the share of decisions by shape, overall and per class."""
-    from harness.analysis.networks import load_network, resolve_network
+    from harness.analysis.networks import load_network
     from harness.measures.cue_conflict import classify_stimuli
     from harness.models.spec.published import resolutions
     from harness.report.shape_bias import cue_conflict_values, cue_conflict_view
 
-    network = load_network(resolve_network(network_words(args), network_query(args), USE))
+    network = load_network(named_network(args, USE))
     decisions = classify_stimuli(network, args.stimuli, resolution_of(args) or resolutions(network.spec)[0])
     return print_json(cue_conflict_values(decisions)) if args.json else print_view(cue_conflict_view(decisions))

@@ -11,8 +11,7 @@ from harness.cli.arguments import (
     add_command,
     add_json_option,
     add_network_options,
-    network_query,
-    network_words,
+    named_network,
     print_json,
     print_view,
     resolution_of,
@@ -22,13 +21,12 @@ from harness.errors import NotFound, UserError
 
 if TYPE_CHECKING:
     from harness.analysis.study_reader import StudyReader
-    from harness.models.spec.network import NetworkSpec
 
 USE = NetworkUse(NETWORKS | {NetworkForm.STUDY}, note=f"or {STUDY}, whose configurations are shown")
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "show a network by stage, all configurations of a study, or one trial in detail"
     parser = add_command(commands, "show", about)
     trial = "after a study file: number of a trial, from the column #; after best-of: the study file"
@@ -40,20 +38,16 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print a network, all configurations of a study, or one of its trials."""
-    from harness.analysis.networks import recognize, resolve_network
+    from harness.analysis.networks import recognize
+    from harness.models.spec.published import resolutions
+    from harness.report.network import network_values, network_view
 
     if args.network != BEST_OF and recognize(args.network) == NetworkForm.STUDY:
         return _show_study(args)
     if args.network != BEST_OF and args.second is not None:
         trial = _trial_number(args.second)
         raise UserError("TRIAL must follow a study file, but this is a network", value=trial)
-    return _show_network(args, resolve_network(network_words(args), network_query(args), USE).spec)
-
-
-def _show_network(args: Namespace, spec: "NetworkSpec") -> int:
-    from harness.models.spec.published import resolutions
-    from harness.report.network import network_values, network_view
-
+    spec = named_network(args, USE).spec
     resolution = resolution_of(args) or resolutions(spec)[0]
     return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
 

@@ -17,7 +17,7 @@ LAST_EVENTS = 5
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_study_command(commands, "status", "show the progress of a study, also while another process runs it")
     add_json_option(parser)
     return parser
@@ -29,21 +29,22 @@ def run(args: Namespace) -> int:
     from harness.analysis.results import study_results
     from harness.analysis.study_reader import open_study_reader
     from harness.config.study import screening_epochs
-    from harness.report.status import status_values, status_view, study_status
-    from harness.search.history import seeds_used
+    from harness.report.status import StudyStatus, status_values, status_view
+    from harness.search.history import StudyHistory
     from harness.storage import driver_of
     from harness.system.command_line import command_line
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as reader:
-        study, reach, claims = reader.file.study, reader.size(), reader.claims()
-        state = study_status(
+        study, reach, claims, history = reader.file.study, reader.size(), reader.claims(), StudyHistory()
+        history.read(reader.trials)
+        state = StudyStatus(
             study_results(study, reader.store, reader.trials, reach.ruled_out, claims, data=reader.data_notes()),
             reader.trials,
             driver=driver_of(reader.store, study.study),
             trials_total=reach.configurations,
             seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
             last=reader.store.events(study.study, limit=LAST_EVENTS),
-            needing_seeds=len(arms_needing_seeds(study, claims, seeds_used(reader.trials))),
+            needing_seeds=len(arms_needing_seeds(study, claims, history.seeds_used)),
         )
     if args.json:
         return print_json(status_values(state))

@@ -24,7 +24,7 @@ from harness.executors import make_executor
 from harness.executors.base import Executor, ExecutorFactory, WorkerRequest
 from harness.executors.interrupt import Interrupt, InterruptibleExecutor
 from harness.report.event_log import LOGGER, EventFormatter, LoggingView
-from harness.report.summary import write_summary
+from harness.report.study import write_summary
 from harness.search.events import EventView, Progress, StudyEvent, TrialStarted
 from harness.search.session import DrivenStudy, check_data, open_for_driving, same_data, study_changes
 from harness.storage import Store
@@ -188,7 +188,7 @@ def draw_claims(folder: Path, results: StudyResults) -> Path | None:
         return None
     path = folder / CLAIMS_PLOT_FILE
     if not path.exists():
-        from harness.report.claims_summary import summarize_claims
+        from harness.report.claims import summarize_claims
         from harness.report.plots.claims import plot_claims
 
         plot_claims(path, summarize_claims(results))

@@ -20,7 +20,7 @@ USE = NetworkUse(
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     about = "train a network at full scale with a recipe of the paper, after printing its cost and time"
     parser = add_command(commands, "train", about)
     add_network_options(parser, USE)

@@ -31,7 +31,7 @@ HOLDS, FAILS = 0, 1
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_command(
         commands,
         "verify",

@@ -14,7 +14,7 @@ USE = NetworkUse(
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
-    """See `arguments.Command`."""
+    """Add the parser of the command, with its options."""
     parser = add_command(commands, "weights", "convert released checkpoints to safetensors files, and back")
     directions = parser.add_subparsers(title="directions", metavar="DIRECTION", dest="direction", required=True)
     importing = directions.add_parser("import", help="convert a checkpoint (.pth) to safetensors with its network spec")

@@ -8,7 +8,7 @@ from harness.config.axes import BASE
 from harness.config.problems import FileErrors
 from harness.config.space import plain_fields
 from harness.config.study import Study
-from harness.config.yaml_file import Document, KeyPath, dotted, quoted, read_document, write_yaml
+from harness.config.yaml_file import KeyPath, dotted, quoted, read_document, write_yaml
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.spec.network import FIELDS, NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -16,7 +16,12 @@ from harness.models.spec.presets import PRESETS
 
 def load_network_spec(path: Path) -> NetworkSpec:
     """The network that a spec file describes. Raises `StudyError` with the line of each fault."""
-    return _spec_of(read_document(path))
+    document = read_document(path)
+    problems = FileErrors(document)
+    spec = spec_of_mapping(document.data, (), problems)
+    problems.raise_if_any()
+    assert spec is not None, "an invalid mapping is reported as a problem"
+    return spec
 
 
 def is_study_file(path: Path) -> bool:
@@ -92,11 +97,3 @@ def spec_of_mapping(values: Mapping[str, Any], at: KeyPath, problems: FileErrors
     except SpecError as error:
         problems.add_error(at, error)
         return None
-
-
-def _spec_of(document: Document) -> NetworkSpec:
-    problems = FileErrors(document)
-    spec = spec_of_mapping(document.data, (), problems)
-    problems.raise_if_any()
-    assert spec is not None, "an invalid mapping is reported as a problem"
-    return spec

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from harness.config.axes import BASE, Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
+from harness.config.axes import BASE, Axis, Choice, GridEnumerator, Sampler, Value, split_name
 from harness.config.expressions import Expression
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.cost import Cost, network_cost
@@ -21,8 +21,6 @@ from harness.models.spec.family import FAMILIES
 from harness.models.spec.kernel import fits_small_kernel
 from harness.models.spec.network import FIELDS, PER_STAGE, NetworkSpec
 from harness.system.fingerprint import fingerprint
-
-__all__ = ["Axis", "Candidate", "Choice", "Range", "Sampler", "Space", "Value", "plain_fields", "random_sampler"]
 
 BUDGETS = ("params", "macs")
 """Budgets that follow from the spec: parameters and nominal MACs of the merged form at the proxy's resolution."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from harness.config.expressions import Formula
-from harness.config.metrics import ON_CPU, ON_GPU, is_among, metrics_of, sources
+from harness.config.measures import ON_CPU, ON_GPU, is_among, metrics_of, sources
 from harness.config.problems import FileErrors
 from harness.config.study import Study
 from harness.config.yaml_file import Document, KeyPath, dotted, quoted

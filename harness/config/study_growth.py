@@ -33,12 +33,8 @@ class StudyChanges:
 
     added: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
-    claims: tuple[str, ...] = ()
-    """Names of the new claims."""
     key: tuple[str, ...] = ()
     """Path in the file of the first refused change."""
-    seeds_before: tuple[int, int] | None = None
-    """The old `search.seeds` and the old maximum number of seeds of a claim; None if both are unchanged."""
 
 
 def compare_studies(before: str, now: str) -> StudyChanges:
@@ -47,21 +43,13 @@ def compare_studies(before: str, now: str) -> StudyChanges:
     started, study = Study.model_validate(old), Study.model_validate(new)
     differences = [
         *_seeds(started.search, study.search),
-        *(("added" if is_added else "refused", text) for is_added, text in _axes(started, study)),
+        *_axes(started, study),
         *_bases(started, study),
         *_claims(started, study),
         *_others(started, study),
     ]
-    started_names = {claim.name for claim in started.claims}
-    refused = tuple(text for kind, text in differences if kind == "refused")
-    reach = (seeds_of(started.search), seeds_of(study.search))
-    return StudyChanges(
-        tuple(text for kind, text in differences if kind == "added"),
-        refused,
-        tuple(claim.name for claim in study.claims if claim.name not in started_names),
-        _path(refused[0]) if refused else (),
-        reach[0] if reach[0] != reach[1] else None,
-    )
+    added, refused = (tuple(text for kind, text in differences if kind == name) for name in ("added", "refused"))
+    return StudyChanges(added, refused, _path(refused[0]) if refused else ())
 
 
 def seeds_of(search: Search) -> tuple[int, int]:
@@ -112,21 +100,21 @@ def _seeds(old: Search, new: Search) -> Iterator[KeyChange]:
             yield "added" if becomes > was else "refused", _change_text(f"search.{key}", was, becomes)
 
 
-def _axes(old: Study, new: Study) -> Iterator[tuple[bool, str]]:
+def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
     for name in {**old.axes, **new.axes}:
         key = f"axes.{name}"
         if name not in new.axes or name not in old.axes:
             was, becomes = _plain(old.axes.get(name)), _plain(new.axes.get(name))
-            yield False, f"{_change_text(key, was, becomes)} (the axes of a study stay the same)"
+            yield "refused", f"{_change_text(key, was, becomes)} (the axes of a study stay the same)"
             continue
         was, becomes = old.axes[name], new.axes[name]
         if _plain(was) == _plain(becomes):
             continue
         removed = _removed_value(was, becomes)
         if removed is not None:
-            yield False, f"{_change_text(key, _plain(was), _plain(becomes))} (without {removed})"
+            yield "refused", f"{_change_text(key, _plain(was), _plain(becomes))} (without {removed})"
         elif _removed_value(becomes, was) is not None:
-            yield True, _change_text(key, _plain(was), _plain(becomes))
+            yield "added", _change_text(key, _plain(was), _plain(becomes))
 
 
 def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:

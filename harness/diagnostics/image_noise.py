@@ -11,7 +11,7 @@ from harness.analysis.claims import ClaimResult
 from harness.analysis.formatting import plural
 from harness.analysis.objective import COST_OBJECTIVES, final_value
 from harness.analysis.statistics import Plan
-from harness.analysis.statistics.crossed import (
+from harness.analysis.statistics.calibration import (
     Crossed,
     Scheme,
     Studies,

@@ -23,7 +23,7 @@ from harness.analysis.recorded_runs import (
     recorded_run_from_database,
     recorded_run_from_summary,
 )
-from harness.config.metrics import is_of_machine
+from harness.config.measures import is_of_machine
 from harness.errors import NotFound, UserError
 from harness.storage.workspace import Workspace
 from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference, describe_environment

@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise workers would get a copy of the working folder
 }
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 CONNECT_TEST = """
 import json, logging, sys
 import ray
@@ -264,7 +265,8 @@ def _asks_for_token(address: str) -> bool:
     try:
         _test_connection(address)
     except _TokenRequired:
-        if "RAY_AUTH_MODE" in os.environ or not _has_token():
+        has_token = any(os.environ.get(name) for name in TOKEN_VARIABLES) or (Path.home() / ".ray/auth_token").exists()
+        if "RAY_AUTH_MODE" in os.environ or not has_token:
             raise
     else:
         return False
@@ -315,9 +317,3 @@ def _unreachable(address: str, why: str) -> ExecutorError:
         remedy="Start one here (`ray start --head`), let this machine join it (`ray start --address HOST:PORT`), "
         "or leave `--ray-address` out to train only on this machine.",
     )
-
-
-def _has_token() -> bool:
-    """Whether Ray finds a token for clusters that require one."""
-    is_in_environment = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return is_in_environment or (Path.home() / ".ray" / "auth_token").exists()

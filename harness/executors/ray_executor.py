@@ -69,15 +69,12 @@ class WorkerHandle:
         """Whether a job can be submitted."""
         return self._awaited is None
 
-    def has_reported(self) -> bool:
-        """Whether the worker's process runs; it may still be loading what a run needs."""
+    def is_silent(self, limit_s: float) -> bool:
+        """Whether the worker has existed for `limit_s` and its process, even one that still loads, has not reported."""
         import ray
 
-        return self._greeting is not None or bool(ray.wait([self._report], timeout=0)[0])
-
-    def is_silent(self, limit_s: float) -> bool:
-        """Whether the worker has existed for `limit_s` and its process has not reported."""
-        return time.monotonic() - self._start > limit_s and not self.has_reported()
+        is_late = self._greeting is None and time.monotonic() - self._start > limit_s
+        return is_late and not ray.wait([self._report], timeout=0)[0]
 
     def submit(self, job: Job) -> None:
         """Start to train a job."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from harness.config.metrics import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_machine
+from harness.config.measures import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_machine
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load, require_same_digest
 from harness.errors import HarnessError, Stopped, TimedOut, cause_of

@@ -39,7 +39,10 @@ def staged(folder: Path) -> Iterator[Path]:
 
     Raises `UserError` if `folder` contains files that no export has written, or if it is not writable.
     """
-    _require_free(folder)
+    is_ours = (folder / RECORD_FILE).is_file()
+    if folder.exists() and not (folder.is_dir() and (is_ours or not any(folder.iterdir()))):
+        rule = "`--to` must be a new or an empty folder, or one that `harness export` has written"
+        raise UserError(rule, value=str(folder), remedy="Choose another.")
     try:
         with partial_folder(folder) as fresh:
             yield fresh
@@ -57,13 +60,6 @@ def commit(fresh: Path, folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for file in sorted(fresh.iterdir(), key=lambda file: file.name == RECORD_FILE):
         file.replace(folder / file.name)
-
-
-def _require_free(folder: Path) -> None:
-    is_ours = (folder / RECORD_FILE).is_file()
-    if folder.exists() and not (folder.is_dir() and (is_ours or not any(folder.iterdir()))):
-        rule = "`--to` must be a new or an empty folder, or one that `harness export` has written"
-        raise UserError(rule, value=str(folder), remedy="Choose another.")
 
 
 def _written(folder: Path) -> list[str]:

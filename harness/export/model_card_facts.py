@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from harness.analysis.formatting import DASH, format_duration, plural
 from harness.analysis.limits import validation_image_count
-from harness.config.metrics import is_of_machine
+from harness.config.measures import is_of_machine
 from harness.data import DATASETS
 from harness.storage import Store
 from harness.storage.load_network import LoadedNetwork, WeightsOrigin

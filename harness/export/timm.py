@@ -52,7 +52,8 @@ def architecture(exportable: Exportable) -> Architecture:
     if spec.family == "convnext":
         arguments = {"depths": list(spec.B), "dims": list(spec.C), "kernel_sizes": list(spec.K)}
         return Architecture("convnext_tiny", arguments, "stem.0", "head.fc", needs_harness=False)
-    name = _nearest_preset(spec)
+    names = [name for name, preset in PRESETS.items() if preset.family == spec.family]
+    name = min(names, key=lambda name: len(_differing(spec, PRESETS[name])))
     fields = {field: getattr(spec, field) for field in _differing(spec, PRESETS[name])}
     form = {"merged": True} if exportable.is_merged else {}
     return Architecture(name, {**fields, **form}, "stem.0.conv", "head", needs_harness=True)
@@ -104,12 +105,6 @@ def _config(exportable: Exportable) -> dict[str, Any]:
         },
         "model_args": model.arguments,
     }
-
-
-def _nearest_preset(spec: NetworkSpec) -> str:
-    """The preset of the same family with the fewest differing fields."""
-    names = [name for name, preset in PRESETS.items() if preset.family == spec.family]
-    return min(names, key=lambda name: len(_differing(spec, PRESETS[name])))
 
 
 def _differing(spec: NetworkSpec, base: NetworkSpec) -> list[str]:

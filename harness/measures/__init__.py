@@ -23,7 +23,7 @@ ON_DEMAND_MEASURES: dict[str, Measure] = {
 """Taken if the recipe lists them under `measures`; `harness.config.measures.MEASURES` has a row for each."""
 
 MACHINE_MEASURES = ("latency", "peak_memory", *(name for name, row in MEASURES.items() if row.is_of_machine))
-"""Measures that yield times, throughput or memory; `harness.config.metrics.is_of_machine` is true for their metrics."""
+"""Measures that yield times, throughput or memory; `config.measures.is_of_machine` is true for their metrics."""
 TRAINING_MEASURES = ("peak_memory",)
 """Measures that are available only at the end of a training, and cannot be measured again on its weights."""
 

@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.configuration_result import ConfigurationResult, latency_text, seeds_text
+from harness.analysis.configuration_result import ConfigurationResult, seeds_text
 from harness.analysis.formatting import DASH, format_mean_and_spread, format_value, si
 from harness.analysis.objective import LATENCY, spread_of
 from harness.analysis.results import StudyResults
@@ -125,7 +125,7 @@ def _status_columns(results: StudyResults, rows: Sequence[ConfigurationResult]) 
     yield Column("params", [si(row.params_count) for row in rows])
     yield Column("MACs", [si(row.macs) for row in rows])
     if results.metric != LATENCY:
-        yield Column("ms", [latency_text(row.latency) for row in rows])
+        yield Column("ms", [DASH if row.latency is None else row.latency.text for row in rows])
     yield Column("s/run", [_seconds(row.wall_s) for row in rows])
     if any(row.state != "complete" for row in rows):
         yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from harness.analysis.conclusions import conclusions, conditions_text
-from harness.analysis.configuration_result import ConfigurationResult, RunResult
+from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.formatting import (
     DASH,
     epochs_done,
@@ -226,15 +226,11 @@ def _environments(configuration: ConfigurationResult) -> list[str]:
     seeds: dict[str, list[int]] = {}
     for facts in configuration.runs:
         if facts.row.device is not None:
-            seeds.setdefault(_environment(facts), []).append(facts.row.run.seed)
+            row = facts.row
+            versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+            threads = "" if row.threads is None else f", {plural(row.threads, 'thread')}"
+            seeds.setdefault(_cell(f"{row.device}{threads}, on {row.host}; {versions}"), []).append(row.run.seed)
     return [f"{plural(len(group), 'seed')} ({', '.join(map(str, group))}): {text}" for text, group in seeds.items()]
-
-
-def _environment(facts: RunResult) -> str:
-    row = facts.row
-    versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
-    threads = "" if row.threads is None else f", {plural(row.threads, 'thread')}"
-    return _cell(f"{row.device}{threads}, on {row.host}; {versions}")
 
 
 def _cell(text: str) -> str:

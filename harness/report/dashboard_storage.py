@@ -166,6 +166,15 @@ class _Computed:
     """Time on the monotonic clock until which this is shown."""
 
 
+def _as_stored(name: str) -> Any:
+    """A method of `DashboardStorage` that calls that of `RDBStorage`."""
+
+    def call(self: "DashboardStorage", *args: Any) -> Any:
+        return getattr(self._rows, name)(*args)
+
+    return call
+
+
 class DashboardStorage(BaseStorage):
     """The studies of a store, read only; `studies` are those with a loaded study file, by name.
 
@@ -219,25 +228,12 @@ class DashboardStorage(BaseStorage):
 
     # Studies
 
-    def get_study_id_from_name(self, study_name: str) -> int:
-        """Read from the database."""
-        return self._rows.get_study_id_from_name(study_name)
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        """Read from the database."""
-        return self._rows.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Read from the database."""
-        return self._rows.get_study_directions(study_id)
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """Read from the database."""
-        return self._rows.get_study_user_attrs(study_id)
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Read from the database."""
-        return self._rows.get_study_system_attrs(study_id)
+    get_study_id_from_name = _as_stored("get_study_id_from_name")
+    get_study_name_from_id = _as_stored("get_study_name_from_id")
+    get_study_directions = _as_stored("get_study_directions")
+    get_study_user_attrs = _as_stored("get_study_user_attrs")
+    get_study_system_attrs = _as_stored("get_study_system_attrs")
+    remove_session = _as_stored("remove_session")
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """Read from the database."""
@@ -264,10 +260,6 @@ class DashboardStorage(BaseStorage):
         The dashboard requires a best trial as soon as one trial is complete; without one it has no page.
         """
         return self.trials_of(study_id).best or super().get_best_trial(study_id)
-
-    def remove_session(self) -> None:
-        """Close the database session that Optuna has opened for this thread."""
-        self._rows.remove_session()
 
     # Writing
 

@@ -1,7 +1,7 @@
 """Views of a training for segmentation or detection: its start, its metrics by class, and its merged evaluation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -18,6 +18,9 @@ from harness.report.full_scale import (
     schedule_rows,
 )
 from harness.training.full_scale.job import FullScaleJob
+
+if TYPE_CHECKING:
+    from harness.training.tasks.dense import MergedEvaluation
 
 UNMERGED_NOTE = (
     "trained un-merged and merged last, as RepLKNet's author advises: batch norms and small kernels keep learning, "
@@ -100,20 +103,17 @@ def _some(names: Sequence[str]) -> str:
     return join_words(names) if len(names) <= MAX_NAMED else f"{', '.join(names[:MAX_NAMED])}, ..."
 
 
-def merged_evaluation_lines(
-    apart: Mapping[str, float], maps_apart: float | None, unreadable: int, images: int
-) -> list[str]:
-    """The difference of the merged form from the trained one, and the numbers of images."""
-    lines = []
-    if maps_apart is not None:
+def merged_evaluation_lines(evaluation: "MergedEvaluation", *, is_compared: bool) -> list[str]:
+    """The difference of the merged form from the trained one, if it was compared, and the numbers of images."""
+    lines, apart, unreadable = [], evaluation.metric_differences, evaluation.unreadable
+    if is_compared:
         farthest = max(apart, key=lambda name: abs(apart[name]), default=None)
         name = "" if farthest is None else SCORE_TITLES.get(farthest, farthest)
         change = "" if farthest is None else f", {name} by {apart[farthest]:+.2g}, the largest change of a metric"
-        lines.append(
-            f"evaluated in merged form: its feature maps differ from the trained ones by {maps_apart:.1e}{change}"
-        )
+        maps = f"its feature maps differ from the trained ones by {evaluation.feature_difference:.1e}"
+        lines.append(f"evaluated in merged form: {maps}{change}")
     left_out = f"; {plural(unreadable, 'unreadable image')} left out" if unreadable else ""
-    lines.append(f"on {plural(images, 'validation image')}{left_out}")
+    lines.append(f"on {plural(evaluation.images, 'validation image')}{left_out}")
     return lines
 
 

@@ -1,35 +1,32 @@
 """The accuracy of a network on validation images, with all conditions: as a table and for JSON."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.formatting import format_duration, format_metric, plural, si
-from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import PublishedAccuracy, preset_of
 from harness.report.console import plain_table
 from harness.training.accuracy_results import AccuracyProgress, AccuracyResult
 from harness.training.environment import describe_environment
 from harness.training.run import Started
 
+if TYPE_CHECKING:
+    from harness.data.preprocessing import Preprocessing
+    from harness.storage.load_network import LoadedNetwork
+
 
 @dataclass(frozen=True, slots=True)
 class AccuracyReport:
     """The accuracy of a network with its conditions."""
 
-    name: str
-    weights: str
-    """Origin of the weights, as text."""
-    spec: NetworkSpec
+    network: "LoadedNetwork"
     data: str
     """Description of the images, as text."""
-    preprocessing: Mapping[str, Any]
-    """The preprocessing as plain values."""
-    preprocessing_text: str
-    """The preprocessing as text."""
+    preprocessing: "Preprocessing"
     result: AccuracyResult
     published: tuple[PublishedAccuracy, ...]
     """Published accuracies for this network, resolution and images."""
@@ -52,9 +49,10 @@ def progress_line(progress: AccuracyProgress) -> str:
 
 def evaluation_view(report: AccuracyReport) -> RenderableType:
     """The table of the forms, followed by the conditions."""
-    head = Text(f"{report.name} at {report.preprocessing['resolution']} px", style="bold")
-    kind = preset_of(report.spec) or report.spec.family
-    head.append(f"  {kind}, {report.spec.classes:,} classes, {report.weights}", style="not bold")
+    spec = report.network.spec
+    head = Text(f"{report.network.name} at {report.preprocessing.resolution} px", style="bold")
+    kind = preset_of(spec) or spec.family
+    head.append(f"  {kind}, {spec.classes:,} classes, {report.network.about}", style="not bold")
     table = plain_table(("form",), ("top-1 %", "top-5 %", "loss", "n", "unreadable", "images/s"))
     for name, form in report.result.forms.items():
         scores = form.scores
@@ -73,15 +71,15 @@ def evaluation_values(report: AccuracyReport) -> dict[str, Any]:
     """The report for JSON."""
     result, difference = report.result, report.result.difference
     return {
-        "network": report.name,
-        "weights": report.weights,
-        "preset": preset_of(report.spec),
+        "network": report.network.name,
+        "weights": report.network.about,
+        "preset": preset_of(report.network.spec),
         "data": report.data,
         "labels": report.labels,
         "notes": list(result.notes),
         "images": result.images,
         "unreadable": result.unreadable,
-        "viewing": dict(report.preprocessing),
+        "viewing": report.preprocessing.values(),
         "forms": {
             name: {**form.scores.metrics, "images_per_s": form.images_per_s} for name, form in result.forms.items()
         },
@@ -101,7 +99,7 @@ def evaluation_values(report: AccuracyReport) -> dict[str, Any]:
         "loaders": report.loaders,
         "versions": report.started.versions,
         "environment": None if report.started.environment is None else report.started.environment.values(),
-        "spec": report.spec.canonical(),
+        "spec": report.network.spec.canonical(),
     }
 
 
@@ -117,11 +115,11 @@ def _lines(report: AccuracyReport) -> Iterator[str]:
         among = "" if row.top5 is None else f", top-5 {row.top5:.2f}"
         yield f"published  {row.top1:.2f}{among} ({row.training}; {row.source}): here {first - row.top1:+.2f} points"
     yield from (f"warning    {note}" for note in result.notes)
-    yield f"images     {report.data}; {report.preprocessing_text}"
+    yield f"images     {report.data}; {report.preprocessing.about}"
     yield f"labels     {report.labels}"
     yield f"normalized by mean and std {report.normalized}"
     versions = ", ".join(f"{name} {version}" for name, version in report.started.versions.items())
-    batches = f"{report.preprocessing['batch_size']} at once, {plural(report.loaders, 'loader')}"
+    batches = f"{report.preprocessing.batch_size} at once, {plural(report.loaders, 'loader')}"
     yield f"here       {report.started.device}, {batches}; {versions}"
     yield f"computed   by {describe_environment(report.started.environment)}"
     yield f"time       {format_duration(result.wall_s)}, {100 * result.waiting:.1f} % of it waiting for images"

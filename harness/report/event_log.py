@@ -16,21 +16,8 @@ from harness.analysis.formatting import (
     printable,
 )
 from harness.analysis.results import StudyResults
-from harness.search.events import (
-    ClaimsEvaluated,
-    DataNoteAdded,
-    EpochEnded,
-    EventView,
-    Progress,
-    RunEnded,
-    RunQueued,
-    RunStarted,
-    StudyEnded,
-    StudyEvent,
-    StudyStarted,
-    TrialEnded,
-    TrialStarted,
-)
+from harness.search import events
+from harness.search.events import EventView, Progress, StudyEvent
 from harness.search.samplers import seed_text
 from harness.training.run import RunState
 
@@ -51,29 +38,29 @@ class EventFormatter:
     def format_event(self, event: StudyEvent) -> str:
         """The event as one line."""
         match event:
-            case StudyStarted():
+            case events.StudyStarted():
                 return self._study_started(event)
-            case TrialStarted():
+            case events.TrialStarted():
                 self.labels[event.trial] = format_params(event.params)
                 chosen = "chosen again, for further seeds" if event.is_repeat else "chosen"
                 return f"{self.trial_name(event.trial)}: {chosen}"
-            case RunQueued():
+            case events.RunQueued():
                 again = "" if event.attempt == 1 else f", attempt {event.attempt}"
                 task = " to measure its times in this environment" if event.only_times else ""
                 return f"{self.trial_name(event.trial, event.seed)}: given to a worker{task}{again}"
-            case RunStarted():
+            case events.RunStarted():
                 return self._run_started(event)
-            case DataNoteAdded():
+            case events.DataNoteAdded():
                 return f"{self.trial_name(event.trial, event.seed)}: {event.text}"
-            case EpochEnded():
+            case events.EpochEnded():
                 return self._epoch(event)
-            case RunEnded():
+            case events.RunEnded():
                 return self._run_ended(event)
-            case TrialEnded():
+            case events.TrialEnded():
                 return self._trial_ended(event)
-            case ClaimsEvaluated():
+            case events.ClaimsEvaluated():
                 return self._claims_evaluated(event)
-            case StudyEnded():
+            case events.StudyEnded():
                 why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
                     return f"{event.study}: nothing was left to train{why}"
@@ -85,7 +72,7 @@ class EventFormatter:
         label = self.labels.get(trial)
         return f"#{trial}{f' {label}' if label else ''}{'' if seed is None else f' {seed_text(seed)}'}"
 
-    def _study_started(self, event: StudyStarted) -> str:
+    def _study_started(self, event: events.StudyStarted) -> str:
         left = event.runs_total - event.runs_done
         if left <= 0:
             return f"{event.study}: all {plural(event.runs_done, 'run')} are already done"
@@ -93,7 +80,7 @@ class EventFormatter:
             return f"{event.study}: resumed, {event.runs_done} of {plural(event.runs_total, 'run')} are done"
         return f"{event.study}: {plural(event.runs_total, 'run')} to go"
 
-    def _run_started(self, event: RunStarted) -> str:
+    def _run_started(self, event: events.RunStarted) -> str:
         started = event.started
         since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
         self.is_training = started.epochs > 0
@@ -105,14 +92,14 @@ class EventFormatter:
             f"{self.trial_name(event.trial, event.seed)}: {activity} on {started.host}, {started.device}{since}{notes}"
         )
 
-    def _epoch(self, event: EpochEnded) -> str:
+    def _epoch(self, event: events.EpochEnded) -> str:
         epoch = event.epoch
         return (
             f"{self.trial_name(event.trial, event.seed)}: epoch {epoch.epoch}/{event.epochs}, "
             f"train loss {epoch.train_loss:.3f}, top1 {epoch.top1:.2f}, {format_duration(epoch.wall_s)}"
         )
 
-    def _run_ended(self, event: RunEnded) -> str:
+    def _run_ended(self, event: events.RunEnded) -> str:
         name = self.trial_name(event.trial, event.seed)
         value = "" if event.value is None else f", {self.metric} {format_metric(event.value, self.metric)}"
         if event.is_reused:
@@ -123,12 +110,12 @@ class EventFormatter:
         again = "; will be tried again" if event.will_retry else ""
         return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
 
-    def _claims_evaluated(self, event: ClaimsEvaluated) -> str:
+    def _claims_evaluated(self, event: events.ClaimsEvaluated) -> str:
         output = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
         more = f"; {plural(event.arms, 'configuration')} get another seed" if event.arms else ""
         return f"claims judged: {output}{more}"
 
-    def _trial_ended(self, event: TrialEnded) -> str:
+    def _trial_ended(self, event: events.TrialEnded) -> str:
         name = self.trial_name(event.trial)
         if event.state != "complete":
             return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"

@@ -1,10 +1,9 @@
 """Views of trainings at full scale: their cost, their progress, and the trainings of a study's networks."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.configuration_result import seeds_text
@@ -26,7 +25,7 @@ from harness.data.expected_images import ExpectedImages
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
-from harness.report.console import StatusLine, indented, make_status_line, plain_table
+from harness.report.console import StatusLine, indented, plain_table
 from harness.storage import FullScaleRow
 from harness.training.environment import UNKNOWN_ENVIRONMENT, describe_difference
 from harness.training.full_scale.folder import WEIGHTS
@@ -53,6 +52,8 @@ SCORE_TITLES = {
     "mask_ap75": "mask AP75",
 }
 """Titles of metrics that are not written as their names."""
+FULL_SCALE_TEXTS = ("at full scale", "recipe")
+"""Columns of text in the table of trainings."""
 PROXY_NOTE = "a proxy's metrics are of its own images and epochs: only the order of networks can agree between the two"
 
 
@@ -141,30 +142,17 @@ def estimate_line(image_s: float, batch_plan: BatchPlan, rounds: int, expected: 
     return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {not_counted}"
 
 
-class FullScaleView:
-    """Shows the messages of a training."""
-
-    def __init__(self, status_line: StatusLine) -> None:
-        self._status_line = status_line
-
-    def show(self, record: FullScaleMessage) -> None:
-        """Show one message."""
-        match record:
-            case Message():
-                self._status_line.print_line(record.text)
-            case Started():
-                self._status_line.print_line(f"on {record.device}, {record.host}")
-            case FullScaleEpoch():
-                self._status_line.print_line(epoch_line(record))
-            case StepProgress():
-                self._status_line.update(step_line(record))
-
-
-@contextmanager
-def make_full_scale_view(console: Console, *, is_live: bool) -> Iterator[FullScaleView]:
-    """The view of a training; `is_live` is whether lines of the output can be redrawn."""
-    with make_status_line(console, is_live=is_live) as status_line:
-        yield FullScaleView(status_line)
+def show_message(record: FullScaleMessage, status_line: StatusLine) -> None:
+    """Show a message of a training."""
+    match record:
+        case Message():
+            status_line.print_line(record.text)
+        case Started():
+            status_line.print_line(f"on {record.device}, {record.host}")
+        case FullScaleEpoch():
+            status_line.print_line(epoch_line(record))
+        case StepProgress():
+            status_line.update(step_line(record))
 
 
 def epoch_line(epoch: FullScaleEpoch) -> str:
@@ -212,13 +200,8 @@ def full_scale_runs_view(results: "StudyResults") -> list[RenderableType]:
     if not results.full_scale:
         return []
     table = plain_table()
-    for name in ("#", f"proxy {results.metric}", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("at full scale", "recipe"):
-        table.add_column(name, no_wrap=True)
-    for name in ("epochs", "best"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    for name in ("#", f"proxy {results.metric}", "n", *FULL_SCALE_TEXTS, "epochs", "best", ""):
+        table.add_column(name, justify="left" if name in ("", *FULL_SCALE_TEXTS) else "right", no_wrap=True)
     for row in results.full_scale:
         table.add_row(*_full_run_cells(row, results))
     parts = [indented(f"{_full_run_head(row, results)}{_full_run_place(row)}") for row in results.full_scale]

@@ -20,18 +20,8 @@ from harness.analysis.objective import spread_of
 from harness.analysis.results import StudyResults
 from harness.analysis.run_status import OPEN, TrialStatus
 from harness.report.event_log import EventFormatter
-from harness.search.events import (
-    EpochEnded,
-    EventView,
-    Progress,
-    RunEnded,
-    RunQueued,
-    RunStarted,
-    StudyEnded,
-    StudyEvent,
-    TrialEnded,
-    TrialStarted,
-)
+from harness.search import events
+from harness.search.events import EventView, Progress, StudyEvent
 from harness.training.run import Epoch
 
 REFRESHES_PER_S = 4
@@ -93,32 +83,32 @@ class LiveState:
         now = time.monotonic()
         self.progress, self.progress_at = progress, now
         match event:
-            case RunQueued():
+            case events.RunQueued():
                 self.work[event.run_id] = RunningJob(self.formatter.trial_name(event.trial, event.seed), now)
                 return
-            case RunStarted():
+            case events.RunStarted():
                 self.doing = ""
                 job = self.work.get(event.run_id)
                 if job is not None:
                     self.work[event.run_id] = replace(job, epochs=event.started.epochs, since=now)
                 return
-            case EpochEnded():
+            case events.EpochEnded():
                 job = self.work.get(event.run_id)
                 if job is not None:
                     self.work[event.run_id] = replace(job, epoch=event.epoch, epochs=event.epochs)
                 return
-            case TrialStarted():
+            case events.TrialStarted():
                 self.add_configuration(event.spec.fingerprint(), event.trial)
                 return
-            case RunEnded():
+            case events.RunEnded():
                 self.work.pop(event.run_id, None)
                 if event.value is not None:
                     self.learn_value(self.configuration[event.trial], event.seed, event.value, event.recorded)
                     self.find_limits()
-            case TrialEnded(status=TrialStatus() as status):
+            case events.TrialEnded(status=TrialStatus() as status):
                 change = self.ruled_out.discard if status.state == "complete" else self.ruled_out.add
                 change(self.configuration[event.trial])
-            case StudyEnded():
+            case events.StudyEnded():
                 self.doing = ""
         self.add_line(text)
 
@@ -183,18 +173,16 @@ class LiveState:
             return _line(f"{title}: none yet")
         limit = common_limit(self.limits.get(configuration) for configuration in means)
         if limit is not None:
-            return _line(f"{title}: none. {self._limit_sentence(limit, list(means))}", "yellow")
+            runs = [run for configuration in means for run in self.recorded.get(configuration, {}).values()]
+            images = fewest_images(runs) if self.metric == "top1" else None
+            seeds = [len(self.values[configuration]) for configuration in means]
+            return _line(f"{title}: none. {limit_sentence(limit, seeds, images)}", "yellow")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
         value = format_mean_and_spread(means[best], spread_of(values), self.metric)
         at = self.limits.get(best)
         name = f"{self.formatter.trial_name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
         return _line(f"{title}: {value} (n = {len(values)})  {name}", "green")
-
-    def _limit_sentence(self, limit: Limit, configurations: list[str]) -> str:
-        runs = [run for configuration in configurations for run in self.recorded.get(configuration, {}).values()]
-        images = fewest_images(runs) if self.metric == "top1" else None
-        return limit_sentence(limit, [len(self.values[configuration]) for configuration in configurations], images)
 
     def _workers(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=True)

@@ -47,11 +47,6 @@ def _cells(planned: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
     ]
 
 
-def _of_those_shown(plan: StudyPlan) -> str:
-    is_part = plan.configurations is not None and plan.configurations > len(plan.rows)
-    return " of the sample" if is_part else ""
-
-
 def _configurations(plan: StudyPlan) -> str:
     """How many configurations are planned; with a sampler, the finished trials and at most how many new ones."""
     if plan.configurations is None:
@@ -64,9 +59,10 @@ def _configurations(plan: StudyPlan) -> str:
 
 def _closing(plan: StudyPlan) -> list[str]:
     """The totals, and the basis of the estimates, as lines."""
+    is_sample = plan.configurations is not None and plan.configurations > len(plan.rows)
     lines = [
         f"{_configurations(plan)}, {plural(plan.runs, 'run')}, "
-        f"of which the store has {plan.runs_stored}{_of_those_shown(plan)}; "
+        f"of which the store has {plan.runs_stored}{' of the sample' if is_sample else ''}; "
         f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
     ]
     lines += [f"{plural(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]

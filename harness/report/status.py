@@ -1,8 +1,9 @@
 """The status of a study, read from its database while another process may be driving it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -27,69 +28,61 @@ NOT_TRAINED = "not trained"
 """State of a queued run whose configuration has failed or been pruned, and that no worker will train."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StudyStatus:
     """The status of a study."""
 
     results: StudyResults
+    trials: Sequence["FrozenTrial"]
     driver: str | None
     """The process that currently drives it."""
-    trials: Mapping[str, int]
-    """Number of configurations by state."""
     trials_total: int | None
     """Total number of configurations: exact for a grid, the limit for a sampler; None if it is unknown."""
-    runs: Mapping[str, int]
-    """Number of runs by state."""
-    runs_total: int | None
-    training: tuple[tuple[str, RunResult], ...]
-    """The runs that workers train now, each with its configuration as text."""
-    last: tuple[EventRow, ...]
+    seeds: int
+    """Number of runs of each configuration."""
+    last: Sequence[EventRow]
     needing_seeds: int = 0
     """Number of configurations for which claims need another seed."""
+
+    @cached_property
+    def configurations(self) -> Counter[str]:
+        """Number of configurations by state; with claims, the trials of one configuration count once."""
+        opened = [trial for trial in self.trials if "fingerprint" in trial.user_attrs]
+        if self.results.claims:
+            opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
+        statuses = configuration_statuses(self.trials)
+
+        def state(trial: "FrozenTrial") -> str:
+            status, whole = trial_status(trial), statuses[trial.user_attrs["fingerprint"]]
+            return whole.state if status.state == "complete" and whole.state in INFEASIBLE else status.state
+
+        return Counter(map(state, opened))
 
     @property
     def is_finished(self) -> bool:
         """Whether every configuration is settled, and no claim needs more seeds."""
-        settled = sum(n for state, n in self.trials.items() if state not in ("running", "waiting"))
+        settled = sum(n for state, n in self.configurations.items() if state not in ("running", "waiting"))
         return self.trials_total is not None and settled >= self.trials_total and not self.needing_seeds
 
+    @cached_property
+    def runs(self) -> dict[str, tuple[ConfigurationResult, RunResult]]:
+        """The runs by id, each with its configuration."""
+        return {run.row.id: (row, run) for row in self.results.rows for run in row.runs}
 
-def study_status(
-    results: StudyResults,
-    trials: Sequence["FrozenTrial"],
-    *,
-    driver: str | None,
-    trials_total: int | None,
-    seeds: int,
-    last: Iterable[EventRow],
-    needing_seeds: int = 0,
-) -> StudyStatus:
-    """The status from the results and trials of a study; with claims, the trials of one configuration count once."""
-    opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
-    if results.claims:
-        opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
-    configurations = configuration_statuses(trials)
+    @property
+    def run_states(self) -> Counter[str]:
+        """Number of runs by state."""
+        return Counter(_run_state(row, run) for row, run in self.runs.values())
 
-    def state(trial: "FrozenTrial") -> str:
-        status, whole = trial_status(trial), configurations[trial.user_attrs["fingerprint"]]
-        return whole.state if status.state == "complete" and whole.state in INFEASIBLE else status.state
+    @property
+    def runs_total(self) -> int | None:
+        """Maximum number of runs; None if it is unknown."""
+        return None if self.trials_total is None or self.results.claims else self.trials_total * self.seeds
 
-    states = Counter(state(trial) for trial in opened)
-    rows_and_runs = [(row, run) for row in results.rows for run in row.runs]
-    runs = {run.row.id: (format_params(row.params), run) for row, run in rows_and_runs}
-    run_states = {run.row.id: _run_state(row, run) for row, run in rows_and_runs}
-    training = tuple(run for run in runs.values() if run[1].row.state == RunState.RUNNING) if driver else ()
-    return StudyStatus(
-        results=results,
-        driver=driver,
-        trials=dict(states),
-        trials_total=trials_total,
-        runs=dict(Counter(run_states.values())),
-        runs_total=None if trials_total is None or results.claims else trials_total * seeds,
-        training=training,
-        last=tuple(last),
-        needing_seeds=needing_seeds,
-    )
+    @property
+    def training(self) -> list[tuple[ConfigurationResult, RunResult]]:
+        """The runs that workers train now, each with its configuration."""
+        return [pair for pair in self.runs.values() if self.driver and pair[1].row.state == RunState.RUNNING]
 
 
 def _run_state(row: ConfigurationResult, run: RunResult) -> str:
@@ -103,8 +96,8 @@ def status_view(status: StudyStatus) -> RenderableType:
     results = status.results
     head = Text(results.study, style="bold").append(f"  {results.direction} {results.metric}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
-    parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
-    parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
+    parts.append(Text(f"configurations  {_counts(status.configurations)}{_of(status.trials_total)}"))
+    parts.append(Text(f"runs            {_counts(status.run_states)}{_of(status.runs_total, at_most=True)}"))
     first = results.best_so_far
     best = _none(status) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
     parts.append(Text(f"best            {best}"))
@@ -136,9 +129,9 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
         "objective": {"name": results.metric, "direction": results.direction},
         "driver": status.driver,
         "is_finished": status.is_finished,
-        "configurations": dict(status.trials),
+        "configurations": dict(status.configurations),
         "configurations_total": status.trials_total,
-        "runs": dict(status.runs),
+        "runs": dict(status.run_states),
         "runs_at_most": status.runs_total,
         "claims": {result.claim.name: result.verdict_text for result in results.claims},
         "data": list(results.data),
@@ -150,11 +143,11 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
 
 def _training(status: StudyStatus) -> RenderableType:
     table = plain_table(("training",), ("epoch", "train loss", "top1"))
-    for name, result in status.training:
+    for row, result in status.training:
         last = result.curve[-1] if result.curve else None
         run = result.row.run
         table.add_row(
-            Text(f"{name} {seed_text(run.seed)}"),
+            Text(f"{format_params(row.params)} {seed_text(run.seed)}"),
             epochs_done(last.epoch if last else 0, run.recipe.epochs),
             f"{last.train_loss:.3f}" if last else DASH,
             f"{last.top1:.2f}" if last else DASH,

@@ -1,23 +1,30 @@
-"""The results of a study as a page: all configurations, the Pareto front, the best, the claims, and next commands."""
+"""The results of a study as a page: all configurations, the Pareto front, the best, the claims, and next commands.
 
+With the results as values, the page is a study's summary: `summary.json` for programs, `summary.txt` for people.
+"""
+
+import io
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.conclusions import conclusions, conditions_text, configuration_line
-from harness.analysis.formatting import format_params, plural, printable, si
-from harness.analysis.noise import noise_line
-from harness.analysis.results import StudyResults
+from harness.analysis.formatting import format_params, json_text, plural, printable, si
+from harness.analysis.results import StudyResults, noise_line
 from harness.report.claims import claims_view
 from harness.report.configurations import FRONT_MARK, ConfigurationTables, format_objective
 from harness.report.console import indented
 from harness.report.full_scale import full_scale_runs_view
+from harness.system.atomic_write import atomic_write_text
 
 MAX_ROWS = 30
 """Maximum number of rows on the page of results; the table of all trials has no such limit."""
 MAX_REASONS = 8
+SUMMARY_WIDTH = 160
+"""Width of the summary as text, in columns."""
 
 
 def results_view(results: StudyResults) -> RenderableType:
@@ -73,11 +80,15 @@ def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[Re
     return [Text("Not complete, over budget, or without all seeds", style="bold"), *parts[:most], *more, Text()]
 
 
-def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
-    """Commands with their purposes, as lines for `print`: a rich console would wrap or cut long lines."""
-    return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]
-
-
 def data_view(lines: Sequence[str]) -> list[RenderableType]:
     """The lines below a heading; empty without lines."""
     return [Text("Data", style="bold"), *(indented(printable(line)) for line in lines), Text()] if lines else []
+
+
+def write_summary(folder: Path, results: StudyResults) -> None:
+    """Write `summary.json` and `summary.txt` into the study's folder, each atomically."""
+    atomic_write_text(folder / "summary.json", json_text(results.to_dict()) + "\n", is_shared=True)
+    text = io.StringIO()
+    Console(file=text, width=SUMMARY_WIDTH, markup=False, highlight=False, emoji=False).print(results_view(results))
+    lines = "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    atomic_write_text(folder / "summary.txt", lines, is_shared=True)

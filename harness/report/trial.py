@@ -9,7 +9,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.configuration_result import RunResult, trial_choices, trial_spec
-from harness.analysis.environments import difference
 from harness.analysis.formatting import (
     DASH,
     format_duration,
@@ -21,7 +20,7 @@ from harness.analysis.formatting import (
     sparkline,
 )
 from harness.analysis.objective import spread_of
-from harness.analysis.reuse import study_environment
+from harness.analysis.reuse import difference, study_environment
 from harness.analysis.run_status import trial_status
 from harness.analysis.summary import run_values
 from harness.config.network_file import dump_network_spec

@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.objective import compares_times, curve_value
+from harness.analysis.objective import compares_times, curve_value, spread_of
 from harness.analysis.reuse import ReuseRule, study_environment
 from harness.analysis.run_status import DIVERGED, configuration_status
 from harness.config.space import Space
 from harness.config.study import CURVES, Study
 from harness.executors.base import Executor
-from harness.search.claim_monitor import ClaimMonitor
-from harness.search.dispatch import FailureTracker, RunDispatcher, TimeLeftEstimator
 from harness.search.events import (
     DataNoteAdded,
     EpochEnded,
@@ -39,9 +37,9 @@ from harness.search.events import (
     TrialStarted,
 )
 from harness.search.history import StudyHistory
-from harness.search.proposals import Proposals
+from harness.search.proposals import ClaimMonitor, Proposals
+from harness.search.runs import FailureTracker, Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
 from harness.search.samplers import seed_text
-from harness.search.stored_runs import Remeasurement, StoredRuns
 from harness.search.trial import OpenTrial, TrialOutcome
 from harness.storage import RunRow, Store, reap_undriven
 from harness.storage.rows import SEARCH_ENDED
@@ -169,7 +167,7 @@ class Driver:
             for trial in self._open.values()
             if (run := trial.ready()) is not None and self._elsewhere.get(run.id, now) <= now
         ]
-        return min(ready, key=lambda pair: (pair[0].rank(pair[1]), pair[0].number), default=None)
+        return min(ready, key=lambda pair: (pair[0].all_runs.index(pair[1]), pair[0].number), default=None)
 
     def _begin(self, opened: OpenTrial) -> Iterator[StudyEvent]:
         """Open a configuration: take its finished runs from the store, and queue the others."""
@@ -340,7 +338,9 @@ class Driver:
     def _finish_trial(self, owner: OpenTrial, outcome: TrialOutcome) -> TrialEnded:
         """Close a trial: store its facts as attributes, and tell the sampler its value."""
         del self._open[owner.number]
-        self._mark_if_diverged(owner)
+        trials = self._history.configurations.get(owner.spec.fingerprint())
+        if trials and owner.values and configuration_status(trials).state == DIVERGED:
+            owner.mark_diverged()  # its configuration has diverged with another seed
         over = owner.finish(self._context.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
         status = self._history.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
@@ -349,18 +349,12 @@ class Driver:
             owner.number,
             outcome,
             value=owner.mean() if outcome == "complete" else None,
-            spread=owner.spread(),
+            spread=spread_of(owner.values.values()),
             seeds=len(owner.values),
             reason=reason,
             status=status,
             seeds_asked=len(owner.runs),
         )
-
-    def _mark_if_diverged(self, owner: OpenTrial) -> None:
-        """Mark a trial as diverged for the sampler if its configuration has diverged with another seed."""
-        trials = self._history.configurations.get(owner.spec.fingerprint())
-        if trials and owner.values and configuration_status(trials).state == DIVERGED:
-            owner.mark_diverged()
 
     # Progress
 

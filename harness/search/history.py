@@ -13,11 +13,6 @@ FURTHER_SEEDS = "further_seeds"
 """Attribute of trials that train known configurations with the seeds that were added to a study."""
 
 
-def seeds_used(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
-    """Number of seeds of each configuration, by its fingerprint."""
-    return {fingerprint: len(seeds) for fingerprint, seeds in seeds_taken(trials).items()}
-
-
 def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
     """Seeds of each configuration, by its fingerprint, from trials in their order.
 

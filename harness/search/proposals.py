@@ -2,6 +2,8 @@
 
 In a space where few networks satisfy rules and budgets, a sampler might never propose one of them. There all feasible
 networks are listed (`harness.config.census`), and each rejected proposal is replaced by the nearest untried one.
+
+A study's claims are evaluated while it runs (`ClaimMonitor`): they decide which configurations need another seed.
 """
 
 import json
@@ -9,23 +11,63 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status
+from harness.analysis.claims import arms_needing_seeds, evaluate_claims
+from harness.analysis.reuse import ReuseRule
+from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
 from harness.config.axes import Value
 from harness.config.census import take_census
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
+from harness.search.events import ClaimsEvaluated
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
 from harness.storage import batched_writes, requeue_trial
+from harness.storage.rows import CLAIMS_EVENT
 from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 MAX_REJECTED_IN_A_ROW = 20
 """Number of rejected proposals in a row after which the feasible networks are listed."""
+
+
+class ClaimMonitor:
+    """Evaluates the claims on the stored runs. Each look is emitted once, and stored if the verdicts changed."""
+
+    def __init__(self, rule: ReuseRule, space: Space, history: StudyHistory) -> None:
+        self._study = rule.study
+        self._space = space
+        self._store = rule.store
+        self._environment = rule.environment
+        self._history = history
+        self._seen: tuple[int, list[Candidate]] | None = None
+        """Number of finished runs at the last look, and the configurations that needed another seed then."""
+        self._pending: ClaimsEvaluated | None = None
+
+    def configurations_needing_seeds(self) -> list[Candidate]:
+        """The configurations that need another seed to decide a claim."""
+        if not self._study.claims:
+            return []
+        if self._seen is None or self._seen[0] != self._history.runs_done:
+            self._seen = self._history.runs_done, self._evaluate()
+        return self._seen[1]
+
+    def pending_event(self) -> ClaimsEvaluated | None:
+        """The last look, if it has not been returned yet."""
+        event, self._pending = self._pending, None
+        return event
+
+    def _evaluate(self) -> list[Candidate]:
+        results = evaluate_claims(self._study, self._space, self._store, self._environment)
+        candidates = arms_needing_seeds(self._study, results, self._history.seeds_used)
+        self._pending = ClaimsEvaluated({result.claim.name: result.verdict_text for result in results}, len(candidates))
+        output = ", ".join(f"{name} {verdict}" for name, verdict in self._pending.verdicts.items())
+        before = [event.message for event in self._store.events(self._study.study) if event.kind == CLAIMS_EVENT]
+        if before[-1:] != [output]:
+            self._store.event(self._study.study, CLAIMS_EVENT, output)
+        return candidates
 
 
 class Proposals:
@@ -144,13 +186,10 @@ class Proposals:
 
     def _lacking_seeds(self) -> list[Candidate]:
         """The complete configurations that have fewer seeds than the study now has."""
-        trials: dict[str, list[FrozenTrial]] = {}
-        for trial in self._trials.get_trials(deepcopy=False):
-            if "fingerprint" in trial.user_attrs and trial.state.name != "FAIL":
-                trials.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
+        trials = (trial for trial in self._trials.get_trials(deepcopy=False) if trial.state.name != "FAIL")
         return [
             self._space.sample(recorded_params(group[0].params))
-            for fingerprint, group in trials.items()
+            for fingerprint, group in trials_by_configuration(trials).items()
             if self._history.lacks_seeds(fingerprint, self._study.search.seeds)
             and all(trial.state.is_finished() for trial in group)
             and configuration_status([trial_status(trial) for trial in group]).state in ("complete", OVER_BUDGET)

@@ -7,16 +7,14 @@ returns to Optuna's queue with its number, parameters and seeds; the driver take
 trains the others. What is done about the open trials of a killed driver is in docs/architecture.md, "After a kill".
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.analysis.objective import objective_value
-from harness.analysis.reuse import ReuseDecision, ReuseRule, current_metrics
-from harness.config.metrics import is_of_machine
-from harness.storage import RunRow
+from harness.analysis.configuration_result import RunResult, of_one_environment, read_run_results
+from harness.analysis.reuse import ReuseDecision, ReuseRule
+from harness.config.measures import is_of_machine
 from harness.storage.transitions import SETTLED
-from harness.training.run import Epoch, RunState
 
 if TYPE_CHECKING:
     import optuna
@@ -38,31 +36,22 @@ class ReopenedTrials(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredRun:
-    """A run with its stored learning curve and metrics."""
-
-    row: RunRow
-    curve: Sequence[Epoch]
-    metrics: Mapping[str, float]
-    fate: ReuseDecision | None
-    """How the run is reused; None for a run that is not settled."""
-
-
-@dataclass(frozen=True, slots=True)
 class _FinishedTrial:
     """A finished trial and the runs of its seeds, without its screening run, which does not count for its value."""
 
     trial: "FrozenTrial"
-    runs: Sequence[_StoredRun]
+    runs: Sequence[RunResult]
+    fates: Mapping[str, ReuseDecision]
+    """How each settled run is reused, by its id."""
 
     @property
-    def failed(self) -> list[_StoredRun]:
+    def failed(self) -> list[RunResult]:
         """Runs without a final outcome; diverged runs have one."""
         return [run for run in self.runs if run.row.state not in SETTLED]
 
     def is_to_train(self) -> bool:
         """Whether one of its runs must be trained again in this environment."""
-        return any(run.fate == "train" for run in self.runs)
+        return "train" in self.fates.values()
 
 
 def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
@@ -79,7 +68,7 @@ def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
     checked = _checked_trials(rule, trials)
     to_train = [entry for entry in checked if entry.is_to_train()]
     if to_train:
-        ids = {run.row.id for entry in to_train for run in entry.runs if run.fate == "train"}
+        ids = {run_id for entry in to_train for run_id, fate in entry.fates.items() if fate == "train"}
         rule.reset_for_training(sorted(ids))
     rest = {entry.trial.number: entry for entry in checked if not entry.is_to_train()}
     known_good = {entry.trial.user_attrs["fingerprint"] for entry in checked if entry.trial.state.name != "FAIL"}
@@ -102,24 +91,15 @@ def _checked_trials(rule: ReuseRule, trials: "optuna.Study") -> list[_FinishedTr
         if trial.state.is_finished() and "seeds" in trial.user_attrs
     ]
     links = rule.store.trial_runs(rule.study.study)
-    runs = _read(rule, {run_id for trial in finished for run_id in links.get(trial.number, ())})
-    return [_FinishedTrial(trial, _of_seeds(trial, links.get(trial.number, ()), runs)) for trial in finished]
-
-
-def _of_seeds(trial: "FrozenTrial", ids: Iterable[str], runs: Mapping[str, _StoredRun]) -> list[_StoredRun]:
-    linked = [runs[run_id] for run_id in ids if run_id in runs]
-    return [run for run in linked if run.row.run.seed in trial.user_attrs["seeds"]]
-
-
-def _read(rule: ReuseRule, run_ids: set[str]) -> dict[str, _StoredRun]:
-    store = rule.store
-    curves, metrics = store.epochs_of_runs(run_ids), store.metrics_of_runs(run_ids)
-    stored_runs = {}
-    for run_id, row in store.runs(run_ids).items():
-        measured = metrics.get(run_id, {})
-        fate = rule.decide(row, measured) if row.state in SETTLED else None
-        stored_runs[run_id] = _StoredRun(row, curves.get(run_id, []), measured, fate)
-    return stored_runs
+    runs = read_run_results(rule.store, {run_id for trial in finished for run_id in links.get(trial.number, ())})
+    fates = {run.row.id: rule.decide(run.row, run.measures) for run in runs.values() if run.row.state in SETTLED}
+    checked = []
+    for trial in finished:
+        linked = [runs[run_id] for run_id in links.get(trial.number, ()) if run_id in runs]
+        of_seeds = [run for run in linked if run.row.run.seed in trial.user_attrs["seeds"]]
+        own_fates = {run.row.id: fates[run.row.id] for run in of_seeds if run.row.id in fates}
+        checked.append(_FinishedTrial(trial, of_seeds, own_fates))
+    return checked
 
 
 def _reopening_cause(checked: _FinishedTrial, rule: ReuseRule, known_good: set[str]) -> str | None:
@@ -128,7 +108,7 @@ def _reopening_cause(checked: _FinishedTrial, rule: ReuseRule, known_good: set[s
     A failed trial stays finished if its configuration is in `known_good`: another trial of it did not fail.
     """
     trial = checked.trial
-    if any(run.fate == "time" for run in checked.runs):
+    if "time" in checked.fates.values():
         return TIMES_ELSEWHERE
     if trial.state.name == "FAIL" and trial.user_attrs["fingerprint"] not in known_good:
         return _unfinished_cause(checked)
@@ -153,18 +133,14 @@ def _has_other_times(checked: _FinishedTrial, rule: ReuseRule) -> bool:
     if not checked.runs:
         return False
     first = checked.runs[0]
-    current = current_metrics(first.row, first.metrics, rule.environment)
+    current = of_one_environment(first, rule.environment).measures
     return any(
-        is_of_machine(name) and name in first.metrics and current.get(name) != value
+        is_of_machine(name) and name in first.measures and current.get(name) != value
         for name, value in checked.trial.user_attrs.items()
     )
 
 
-def _values(runs: Iterable[_StoredRun], rule: ReuseRule) -> Iterator[float]:
+def _values(runs: Iterable[RunResult], rule: ReuseRule) -> list[float]:
     metric = next(iter(rule.study.objectives))
-    for run in runs:
-        if run.row.state == RunState.COMPLETE:
-            metrics = current_metrics(run.row, run.metrics, rule.environment)
-            value = objective_value(metric, run.row.run, run.curve, metrics)
-            if value is not None:
-                yield value
+    values = (of_one_environment(run, rule.environment).value(metric) for run in runs)
+    return [value for value in values if value is not None]

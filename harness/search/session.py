@@ -20,7 +20,7 @@ from harness.config.study_file import StudyFile, resolved_yaml
 from harness.config.study_growth import StudyChanges, compare_studies, identity, study_values
 from harness.data import DataInfo, check, identify
 from harness.errors import NotFound, StudyError
-from harness.search import Driver, DriverContext
+from harness.search.driver import Driver, DriverContext
 from harness.search.history import StudyHistory
 from harness.search.reopening import reopen_outdated
 from harness.search.samplers import build_pruner, build_sampler

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.analysis.objective import LATENCY, LATENCY_BOUND
+from harness.analysis.objective import LATENCY, LATENCY_BOUND, spread_of
 from harness.analysis.run_status import DIVERGED
-from harness.config.space import Axis, Choice, Range
+from harness.config.axes import Axis, Choice, Range
 from harness.models.spec.network import NetworkSpec
 from harness.storage import batched_writes
 from harness.training.run import Run
@@ -81,10 +81,6 @@ class OpenTrial:
             return run if run is self.screening else None
         return run if run is self.first or self.first.id in self.values else None
 
-    def rank(self, run: Run) -> int:
-        """The position of a run in the order of training."""
-        return self.all_runs.index(run)
-
     def outcome(self) -> TrialOutcome | None:
         """The outcome of the trial; None while a run is still to be trained."""
         if self.active:
@@ -114,10 +110,6 @@ class OpenTrial:
         """Mean of the objective over the complete runs."""
         return statistics.fmean(self.values.values())
 
-    def spread(self) -> float | None:
-        """Standard deviation over the complete runs (n - 1); None for fewer than two."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
-
     def finish(
         self, study: "optuna.Study", outcome: TrialOutcome, facts: Mapping[str, Any], latency_budget_ms: float | None
     ) -> str | None:
@@ -133,19 +125,16 @@ class OpenTrial:
         result = {
             "values": list(self.values.values()),
             "values_by_seed": {str(run.seed): self.values[run.id] for run in self.runs if run.id in self.values},
-            "spread": self.spread(),
+            "spread": spread_of(self.values.values()),
             "failures": self.failures,
         }
         with batched_writes(study):
             for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
                 self.trial.set_user_attr(key, value)
-            match outcome:
-                case "complete":
-                    study.tell(self.trial, self.mean())
-                case "pruned":
-                    study.tell(self.trial, state=TrialState.PRUNED)
-                case _:
-                    study.tell(self.trial, state=TrialState.FAIL)
+            if outcome == "complete":
+                study.tell(self.trial, self.mean())
+            else:
+                study.tell(self.trial, state=TrialState.PRUNED if outcome == "pruned" else TrialState.FAIL)
         return over
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from harness.config.metrics import is_of_machine
+from harness.config.measures import is_of_machine
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import NotFound
 from harness.models.spec.network import NetworkSpec

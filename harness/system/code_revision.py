@@ -39,7 +39,7 @@ FULL_SCALE = (
     *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
     *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
     *("data/validation_images.py",),
-    *("executors/ray_train.py",),
+    *("executors/full_scale.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
     *("training/full_scale/job.py", "training/full_scale/logger.py", "training/full_scale/loop.py"),
     *("training/full_scale/messages.py", "training/full_scale/process_group.py", "training/full_scale/records.py"),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.analysis.statistics.crossed import (
+from harness.analysis.statistics.calibration import (
     Components,
     Table,
     decompose,

@@ -14,12 +14,11 @@ from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, starte
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.conclusions import conclusions
 from harness.analysis.limits import CorrectCounts, Limit, at_least, is_above, limit_of, sampling_error
-from harness.analysis.noise import noise_line
-from harness.analysis.results import StudyResults
+from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import study_values
-from harness.report.claims_summary import ClaimsSummary
+from harness.report.claims import ClaimsSummary
 from harness.report.event_log import EventFormatter
 from harness.report.live import LiveState, LiveView
 from harness.report.study import results_view

@@ -13,8 +13,7 @@ from studies_folder import CLAIM, OLD, ONE, THREE, WORDS, StudiesFolder, number_
 from tiny_studies import EPOCHS, HERE, VERSIONS, called, epoch, text_of
 
 from harness.analysis.study_reader import open_study_reader
-from harness.report.study import results_view
-from harness.report.summary import write_summary
+from harness.report.study import results_view, write_summary
 from harness.search.events import RunEnded, TrialEnded
 from harness.training.run import Ended, Job, Record, RunState, Started
 

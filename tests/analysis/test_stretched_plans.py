@@ -8,9 +8,8 @@ import pytest
 from scipy.special import stdtr
 
 from harness.analysis.statistics import Plan, estimate_effect
-from harness.analysis.statistics.conditional import Boundary, ConditionalError
-from harness.analysis.statistics.sample import Sample
-from harness.analysis.statistics.sequential import rising_levels
+from harness.analysis.statistics.conditional import Boundary, conditional_error
+from harness.analysis.statistics.sequential import Sample, rising_levels
 from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 from harness.config.expectation import Expectation
 
@@ -27,7 +26,7 @@ def boundary(plan: Plan) -> Boundary:
 
 @pytest.mark.parametrize("plan", [Plan(3, 8), Plan(2, 6), Plan(5, 20), Plan(4, 4)], ids=str)
 def test_the_conditional_error_of_one_value_is_that_of_the_plan(plan: Plan) -> None:
-    errors = ConditionalError(boundary(plan), 1).at(1.0)
+    errors = conditional_error(boundary(plan), 1).of_state(1.0)
     alphas = np.array(rising_levels(plan)[0])
     near = alphas > 0.002
     assert errors[near] == pytest.approx(alphas[near], rel=0.02)
@@ -47,7 +46,9 @@ def test_the_conditional_error_is_the_share_of_continuations_that_reject() -> No
         t = first.mean(axis=1) / first.std(axis=1, ddof=1) * math.sqrt(n)
         crossed |= 2 * stdtr(n - 1, -np.abs(t)) <= plan.level(n)
     alphas = rising_levels(plan)[0]
-    assert ConditionalError(boundary(plan), 3).at(state)[alphas.index(0.05)] == pytest.approx(crossed.mean(), abs=0.003)
+    assert conditional_error(boundary(plan), 3).of_state(state)[alphas.index(0.05)] == pytest.approx(
+        crossed.mean(), abs=0.003
+    )
 
 
 def test_stretching_to_the_same_plan_changes_nothing() -> None:

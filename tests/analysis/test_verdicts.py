@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from claim_plans import ABOVE_0, PLAN, verdict_of
 
-from harness.analysis.statistics import Estimate, Evidence, Verdict, holm, judge
-from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics import Estimate, Verdict, holm, judge
+from harness.analysis.statistics.estimates import Evidence
+from harness.analysis.statistics.sequential import Sample
 from harness.config.expectation import Expectation, ExpectationKind
 
 # Expectations

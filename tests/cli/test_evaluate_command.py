@@ -13,6 +13,7 @@ from random_statistics import randomize
 from timm.data import create_transform
 from tiny_runs import tiny_spec
 from tiny_studies import BRIEF, INLINE, TINY, CommandResult, called, text_of, write_study
+from torch import nn
 from torch.nn import functional as F
 
 from harness.config.network_file import dump_network_spec
@@ -26,7 +27,7 @@ from harness.models.spec.published import accuracies
 from harness.models.weights import save_weights
 from harness.report.evaluation import AccuracyReport, evaluation_view, progress_line
 from harness.storage import Store
-from harness.storage.load_network import LoadedNetwork
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 from harness.system.code_revision import operator_digest
 from harness.training.accuracy_results import AccuracyProgress, AccuracyResult, FormAccuracy
 from harness.training.full_scale.messages import FullScaleEpoch, Scores
@@ -279,12 +280,9 @@ def test_the_published_accuracy_is_shown_with_ours() -> None:
     spec = PRESETS["replknet_31b"]
     form = FormAccuracy(Scores({"loss": 0.7, "top1": 83.40, "top5": 96.50}), 100.0)
     result = AccuracyReport(
-        name="official",
-        weights="weights from a file",
-        spec=spec,
+        network=LoadedNetwork("official", spec, nn.Identity(), WeightsOrigin.FILE),
         data="images of val",
-        preprocessing={"resolution": 224, "batch_size": 64},
-        preprocessing_text="224 px",
+        preprocessing=Preprocessing(224),
         result=AccuracyResult({"training": form}, None, 50_000, 1, 500.0, 0.02),
         published=accuracies(spec, 224),
         started=Started("host", 1, "cuda (a GPU)", 1, {"torch": "2.15.0"}, epochs=0),

@@ -20,7 +20,7 @@ from harness.cli.train import USE
 from harness.config.network_file import load_network_spec
 from harness.config.recipes.loading import load_classification_recipe
 from harness.errors import Diverged, ExecutorError, HarnessError, SpecError, Stopped, UserError
-from harness.executors.ray_train import raise_worker_error, write_worker_error
+from harness.executors.full_scale import raise_worker_error, write_worker_error
 from harness.models.spec.presets import PRESETS
 from harness.storage.workspace import Workspace
 

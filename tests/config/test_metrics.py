@@ -8,7 +8,7 @@ import torch
 from tiny_runs import tiny_run, tiny_spec, with_
 from tiny_transfers import DETECTION, TRANSFER
 
-from harness.config.metrics import is_of_machine
+from harness.config.measures import is_of_machine
 from harness.data import Dataset, load
 from harness.executors.run_job import run_job
 from harness.measures import ALWAYS_MEASURES, MACHINE_MEASURES, ON_DEMAND_MEASURES, TRAINING_MEASURES

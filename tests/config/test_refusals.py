@@ -13,9 +13,9 @@ from tiny_runs import tiny_run, with_
 from tiny_studies import BRIEF, SCRIPTED, TINY, called, files_of, write_study
 
 from harness.config.expressions import Formula
-from harness.config.metrics import ALWAYS_MEASURED as ALWAYS_NAMES
-from harness.config.metrics import MEASURED_ON_DEMAND as ON_DEMAND_NAMES
-from harness.config.metrics import TRANSFER_METRICS, is_among, metrics_of
+from harness.config.measures import ALWAYS_MEASURED as ALWAYS_NAMES
+from harness.config.measures import MEASURED_ON_DEMAND as ON_DEMAND_NAMES
+from harness.config.measures import TRANSFER_METRICS, is_among, metrics_of
 from harness.config.recipes.proxy import ProxyRecipe, Transfer
 from harness.config.study import Study
 from harness.config.study_file import load_study

@@ -10,8 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from properties import examples
 
+from harness.config.axes import Axis, Choice, Range, Sampler, random_sampler
 from harness.config.expressions import Expression
-from harness.config.space import Axis, Candidate, Choice, Range, Sampler, Space, random_sampler
+from harness.config.space import Candidate, Space
 from harness.errors import StudyError
 from harness.models.cost import network_cost
 from harness.models.spec.presets import PRESETS

@@ -1,7 +1,8 @@
 """The axis `base`: whole networks as alternatives, whatever their family and their number of stages."""
 
+from harness.config.axes import Axis, Choice
 from harness.config.expressions import Expression
-from harness.config.space import Axis, Choice, Space
+from harness.config.space import Space
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 

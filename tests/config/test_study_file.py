@@ -12,10 +12,10 @@ from properties import examples
 from random_specs import specs
 from study_texts import FULL, PLAIN, loaded, written
 
+from harness.config.axes import Choice, Range
 from harness.config.json_schema import json_schema
 from harness.config.network_file import dump_network_spec, load_network_spec
 from harness.config.recipes.proxy import Optimizer, ProxyRecipe
-from harness.config.space import Choice, Range
 from harness.config.study import Resources, Search, Study
 from harness.config.study_file import build_space, load_study, resolved_yaml
 from harness.config.yaml_file import read_document, write_yaml

@@ -192,7 +192,7 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
 
 def test_only_imagenet_s_own_classes_are_compared_with_published_accuracies(tmp_path: Path) -> None:
     """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
-    from harness.cli.network_accuracy import _evaluation_images
+    from harness.cli.network_accuracy import _evaluation_images, _is_imagenet
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
@@ -203,7 +203,7 @@ def test_only_imagenet_s_own_classes_are_compared_with_published_accuracies(tmp_
             (root / name).mkdir(parents=True)
             (root / name / "0.png").touch()
         args = Namespace(data=str(root), results=tmp_path, labels="name")
-        assert _evaluation_images(args, network, 16).is_imagenet is is_imagenet
+        assert _is_imagenet(_evaluation_images(args, network, 16), spec.classes) is is_imagenet
 
 
 # Trainings that begin from weights

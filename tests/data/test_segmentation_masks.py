@@ -20,6 +20,7 @@ from harness.report.dense import merged_evaluation_lines, segmentation_view
 from harness.report.full_scale import epoch_line
 from harness.training.full_scale.messages import FullScaleEpoch, Scores, from_plain, to_plain
 from harness.training.metrics.classification import validate_classifier
+from harness.training.tasks.dense import MergedEvaluation
 from harness.training.tasks.segmentation import SegmentationTask
 
 ADE = segmentation_recipe(data={"dataset": "ade20k"})
@@ -115,7 +116,9 @@ def test_the_mean_states_over_how_many_classes_and_images_it_is() -> None:
     assert "mIoU 20.00 over 2 of 3 classes" in output
     assert "1 class is predicted and in no mask, and count in mIoU as 0: b" in output
     assert "1 class occurs neither in the masks" in output
-    assert merged_evaluation_lines({}, None, 2, 10) == ["on 10 validation images; 2 unreadable images left out"]
+    evaluation = MergedEvaluation({}, {}, 0.0, 2, 10)
+    lines = merged_evaluation_lines(evaluation, is_compared=False)
+    assert lines == ["on 10 validation images; 2 unreadable images left out"]
 
 
 # --- full scale

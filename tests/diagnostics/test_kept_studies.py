@@ -18,7 +18,7 @@ from harness.diagnostics.verify import recorded_claims
 from harness.diagnostics.verify.findings import ClaimRow
 from harness.diagnostics.verify.recorded_claims import all_recorded_claims
 from harness.diagnostics.verify.report import verdicts_view
-from harness.report.claims_summary import EARLIER_ENVIRONMENT, read_claims_summary
+from harness.report.claims import EARLIER_ENVIRONMENT, read_claims_summary
 from harness.report.plots.claims import draw_claims_figure
 from harness.storage.workspace import Workspace
 

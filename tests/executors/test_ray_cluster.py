@@ -19,8 +19,8 @@ from polling import FOREVER, end_of, tiny_job, train, until
 from harness.errors import ExecutorError
 from harness.executors import make_executor, ray_cluster
 from harness.executors.base import Executor, WorkerRequest
+from harness.executors.full_scale import train_with_ray
 from harness.executors.ray_cluster import _workers_on
-from harness.executors.ray_train import train_with_ray
 from harness.training.full_scale.messages import FullScaleEpoch, Message
 from harness.training.run import Ended, Epoch, RunState, Started
 

@@ -21,7 +21,7 @@ from harness.errors import (
     UserError,
     WorkerLost,
 )
-from harness.executors.ray_train import raise_worker_error, write_worker_error
+from harness.executors.full_scale import raise_worker_error, write_worker_error
 from harness.executors.run_job import run_job
 from harness.storage import FullScaleRuns, Store
 from harness.storage.full_run_recorder import recording_run

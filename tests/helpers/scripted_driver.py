@@ -10,7 +10,7 @@ import optuna
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import StudyFile, build_space, load_study
 from harness.executors.scripted import ScriptedExecutor
-from harness.search import Driver, DriverContext
+from harness.search.driver import Driver, DriverContext
 from harness.search.events import StudyEvent
 from harness.search.samplers import build_pruner, build_sampler
 from harness.storage import Store, open_study

@@ -18,10 +18,10 @@ from harness.analysis.results import StudyResults, study_results
 from harness.analysis.statistics import Verdict
 from harness.analysis.study_reader import open_study_reader
 from harness.analysis.summary import CLAIMS_PLOT_FILE, SUMMARY_FILES, remove_summary
-from harness.report.claims_summary import ClaimsSummary, read_claims_summary, summarize_claims
+from harness.report.claims import ClaimsSummary, read_claims_summary, summarize_claims
 from harness.report.plots import claims as claims_plot
 from harness.report.plots.claims import VERDICT_MARKS, draw_claims_figure, plot_claims
-from harness.report.summary import write_summary
+from harness.report.study import write_summary
 
 ARMS = {"K=13, reparam=5": 1, "K=3": -1}
 CLAIMS: list[dict[str, Any]] = [

@@ -28,8 +28,8 @@ from harness.analysis.study_reader import open_space, open_study_reader
 from harness.report.event_log import EventFormatter, LogView
 from harness.report.live import LiveState
 from harness.report.plan import plan_view
-from harness.report.status import status_values, status_view, study_status
-from harness.report.summary import write_summary
+from harness.report.status import StudyStatus, status_values, status_view
+from harness.report.study import write_summary
 from harness.report.trial import trial_values, trial_view
 from harness.storage import Store
 from harness.training.run import Ended, Job, Record, RunState
@@ -129,7 +129,7 @@ def status_of(played: Played, driver: str | None = None) -> tuple[str, dict[str,
     with open_study_reader(played.path, played.workspace) as reader:
         from harness.analysis.results import study_results
 
-        status = study_status(
+        status = StudyStatus(
             study_results(reader.file.study, reader.store, reader.trials, {}),
             reader.trials,
             driver=driver,

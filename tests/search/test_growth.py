@@ -15,8 +15,7 @@ from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.errors import StudyError
 from harness.executors.scripted import ScriptedExecutor
-from harness.report.claims import claims_view
-from harness.report.claims_summary import summarize_claims
+from harness.report.claims import claims_view, summarize_claims
 from harness.report.plots.claims import plot_claims
 from harness.search.events import ClaimsEvaluated
 from harness.storage import Store, open_study

@@ -24,9 +24,9 @@ from harness.models.build import build
 from harness.report.event_log import EventFormatter
 from harness.report.live import LiveState
 from harness.report.plan import plan_view
-from harness.report.status import status_view, study_status
+from harness.report.status import StudyStatus, status_view
 from harness.report.trial import trial_view
-from harness.search.dispatch import TimeLeftEstimator
+from harness.search.runs import TimeLeftEstimator
 from harness.training.checkpoint import Checkpoint
 from harness.training.fit import fit
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started
@@ -118,7 +118,7 @@ def test_the_views_show_untrained_in_place_of_the_epochs(study: Played) -> None:
         frames.append(text_of(state.draw(), width=100))
         trials = driven.trials()
         results = study_results(study.file.study, driven.store, trials, {})
-        seen = study_status(results, trials, driver="me", trials_total=5, seeds=3, last=())
+        seen = StudyStatus(results, trials, driver="me", trials_total=5, seeds=3, last=())
         tables.append(text_of(status_view(seen)))
     assert any("seed 0: untrained, measuring on host, cpu (test, 1 thread)" in line for line in lines)
     assert lines[-1].startswith("question: measured 15 runs in")

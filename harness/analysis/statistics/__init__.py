@@ -43,7 +43,6 @@ Journal of Statistics 6, 65-70; Schuirmann 1987, Journal of Pharmacokinetics and
 
 from harness.analysis.statistics.estimates import (
     Estimate,
-    Evidence,
     Verdict,
     estimate_effect,
     holm,
@@ -55,7 +54,6 @@ from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 
 __all__ = [
     "Estimate",
-    "Evidence",
     "ExtendedPlan",
     "Plan",
     "Verdict",

@@ -54,31 +54,27 @@ class Boundary:
         return np.where(np.isfinite(s), s, math.sqrt(n))
 
 
-class ConditionalError:
-    """The conditional error of plans after n values, as a function of the state."""
-
-    def __init__(self, boundary: Boundary, n: int) -> None:
-        """Compute the recursion from the last look back to the looks after n values."""
-        self._plans = len(next(iter(boundary.levels.values())))
-        self._kept: _ErrorGrid | None = None
-        for m in range(boundary.last - 1, n - 1, -1):
-            edge = None if m == n else boundary.at(m)
-            states = (np.full(self._plans, math.sqrt(m)) if edge is None else edge)[:, None] * _FRACTIONS
-            self._kept = _ErrorGrid(states, _crossing_later(m, states, boundary, self._kept))
-
-    def at(self, state: float) -> Array:
-        """Conditional errors (A,) of the plans given this state; 0 after the last look."""
-        if self._kept is None:
-            return np.zeros(self._plans)
-        return self._kept.at(np.full((self._plans, 1), state))[:, 0]
+def conditional_error(boundary: Boundary, n: int) -> "ErrorGrid":
+    """The conditional error of plans after n values: the recursion from the last look back to those after n values."""
+    plans = len(next(iter(boundary.levels.values())))
+    grid = None
+    for m in range(boundary.last - 1, n - 1, -1):
+        edge = None if m == n else boundary.at(m)
+        states = (np.full(plans, math.sqrt(m)) if edge is None else edge)[:, None] * _FRACTIONS
+        grid = ErrorGrid(states, _crossing_later(m, states, boundary, grid))
+    return grid or ErrorGrid(np.zeros((plans, 1)), np.zeros((plans, 1)))  # 0 after the last look
 
 
 @dataclass(frozen=True)
-class _ErrorGrid:
+class ErrorGrid:
     """Conditional errors on a grid of states, for each plan; even in the state."""
 
     states: Array
     errors: Array
+
+    def of_state(self, state: float) -> Array:
+        """Conditional errors (A,) of the plans given this state."""
+        return self.at(np.full((len(self.states), 1), state))[:, 0]
 
     def at(self, states: Array) -> Array:
         """Interpolate conditional errors at states; (A, M) -> (A, M)."""
@@ -86,7 +82,7 @@ class _ErrorGrid:
         return np.array(rows)
 
 
-def _crossing_later(n: int, states: Array, boundary: Boundary, later: _ErrorGrid | None) -> Array:
+def _crossing_later(n: int, states: Array, boundary: Boundary, later: ErrorGrid | None) -> Array:
     """The probability (A, M) of crossing at n + 1 values or later, given states (A, M) of n values without crossing."""
     bound = boundary.at(n + 1)
     reach, turned = np.sqrt(1 + states**2), np.arctan(states)
@@ -113,7 +109,7 @@ def _crossing_later(n: int, states: Array, boundary: Boundary, later: _ErrorGrid
     return np.clip(1 - stays + total, 0.0, 1.0)
 
 
-def _integral(n: int, low: Array, high: Array, states: Array, later: _ErrorGrid) -> Array:
+def _integral(n: int, low: Array, high: Array, states: Array, later: ErrorGrid) -> Array:
     """The mean of the later conditional error over angles between low and high."""
     middle, half = (low + high) / 2, (high - low) / 2
     theta = middle[..., None] + half[..., None] * _NODES

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.analysis.statistics.sample import LookP, Sample
-from harness.analysis.statistics.sequential import Plan
+from harness.analysis.statistics.sequential import LookP, Plan, Sample
 from harness.analysis.statistics.stretched import ExtendedPlan
 from harness.config.expectation import Expectation, ExpectationKind
 

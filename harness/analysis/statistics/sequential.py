@@ -17,11 +17,10 @@ here, 5.0 % (200,000 studies each).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-
-from harness.analysis.statistics.sample import LookP, Sample
+from typing import Self
 
 EXPONENT = 2
 """Exponent of the spent error rate as a function of the pairs."""
@@ -30,6 +29,50 @@ SMALLEST_ALPHA = 1e-4
 ALPHAS_PER_DECADE = 5
 SMALLEST_P = 1e-300
 """Smallest p of a test on a sample; 0 is only for exact effects."""
+ROUNDING = 1e-9
+"""Relative differences below this are rounding."""
+LookP = Callable[["Sample", float], float]
+"""Function of a look's sample and a bound: the smallest alpha at which the look rejects the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Size, mean and standard deviation of a sample; one value and equal values have no spread."""
+
+    n: int
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Create the sample of these values."""
+        n = len(values)
+        mean = math.fsum(values) / n
+        sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
+        is_rounding = sd <= ROUNDING * max(abs(value) for value in values)
+        return cls(n, mean, 0.0 if is_rounding else sd)
+
+    def p(self, bound: float) -> float:
+        """The two-sided p of the t test, or of the sign test if all values are equal.
+
+        A measured metric has discrete steps, so that a few equal values are no certainty; the sign test, 2^(1 - n),
+        only assumes a symmetric distribution.
+        """
+        if self.sd > 0:
+            from scipy.special import stdtr
+
+            return float(2 * stdtr(self.n - 1, -abs(self.mean - bound) * math.sqrt(self.n) / self.sd))
+        is_equal = math.isclose(self.mean, bound, rel_tol=ROUNDING, abs_tol=1e-12)
+        return 1.0 if is_equal else 2.0 ** (1 - self.n)
+
+    def interval(self, level: float) -> tuple[float, float] | None:
+        """The bounds that the t test at a two-sided level does not reject; None if the values have no spread."""
+        if self.sd == 0:
+            return None
+        from scipy.special import stdtrit
+
+        half = float(-stdtrit(self.n - 1, level / 2)) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +117,19 @@ class Plan:
         It is at most alpha if and only if p is at most `level(n)`. The smallest of several looks is the p over all.
         """
         alphas, levels = rising_levels(self)
-        look_levels = levels[self.looks.index(n)]
-        if p > look_levels[-1]:
-            return 1.0
-        if p <= look_levels[0]:
-            return max(alphas[0] * p / look_levels[0], SMALLEST_P)
-        above = next(i for i, level in enumerate(look_levels) if p <= level)
-        share = math.log(p / look_levels[above - 1]) / math.log(look_levels[above] / look_levels[above - 1])
-        between = math.exp((1 - share) * math.log(alphas[above - 1]) + share * math.log(alphas[above]))
-        return min(alphas[above], between)
+        return interpolated(p, levels[self.looks.index(n)], alphas)
+
+
+def interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
+    """y at x between rising points; linear in the logarithms, proportional below the first point."""
+    if x <= xs[0]:
+        return max(ys[0] * x / xs[0], SMALLEST_P) if xs[0] > 0 else SMALLEST_P
+    above = next((i for i, point in enumerate(xs) if x <= point), None)
+    if above is None:
+        return ys[-1]
+    low, high = max(ys[above - 1], SMALLEST_P), max(ys[above], SMALLEST_P)
+    share = math.log(x / xs[above - 1]) / math.log(xs[above] / xs[above - 1])
+    return min(high, math.exp((1 - share) * math.log(low) + share * math.log(high)))
 
 
 @lru_cache(maxsize=64)

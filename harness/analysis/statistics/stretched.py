@@ -23,11 +23,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from harness.analysis.statistics.sample import LookP, Sample
-from harness.analysis.statistics.sequential import SMALLEST_P, Plan, rising_levels
+from harness.analysis.statistics.sequential import SMALLEST_P, LookP, Plan, Sample, interpolated, rising_levels
 
 if TYPE_CHECKING:
-    from harness.analysis.statistics.conditional import ConditionalError
+    from harness.analysis.statistics.conditional import ErrorGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def _before_change(old: Plan, new: Plan, at: Sample, bound: float, alpha: float)
     if at.n >= old.most or at.sd == 0 or alpha >= 1:
         return 1.0
     state = _state(at, bound)
-    error = _interpolated(alpha, _alphas(new), _errors(new, at.n, state))
+    error = interpolated(alpha, _alphas(new), _errors(new, at.n, state))
     return _inverse(error, _alphas(old), _errors(old, at.n, state))
 
 
@@ -133,30 +132,18 @@ def _errors(plan: Plan, n: int, state: float) -> tuple[float, ...]:
     """Conditional errors for rising alpha, which rise as well."""
     import numpy as np
 
-    errors = np.maximum.accumulate(_conditional_error(plan, n).at(state))
+    errors = np.maximum.accumulate(_conditional_error(plan, n).of_state(state))
     return tuple(errors.tolist())
 
 
 @lru_cache(maxsize=64)
-def _conditional_error(plan: Plan, n: int) -> "ConditionalError":
+def _conditional_error(plan: Plan, n: int) -> "ErrorGrid":
     import numpy as np
 
-    from harness.analysis.statistics.conditional import Boundary, ConditionalError
+    from harness.analysis.statistics.conditional import Boundary, conditional_error
 
     _, levels = rising_levels(plan)
-    return ConditionalError(Boundary({m: np.array(look) for m, look in zip(plan.looks, levels, strict=True)}), n)
-
-
-def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """y at x between rising points; linear in the logarithms, proportional below the first point."""
-    if x <= xs[0]:
-        return max(ys[0] * x / xs[0], SMALLEST_P) if xs[0] > 0 else SMALLEST_P
-    above = next((i for i, point in enumerate(xs) if x <= point), None)
-    if above is None:
-        return ys[-1]
-    low, high = max(ys[above - 1], SMALLEST_P), max(ys[above], SMALLEST_P)
-    share = math.log(x / xs[above - 1]) / math.log(xs[above] / xs[above - 1])
-    return math.exp((1 - share) * math.log(low) + share * math.log(high))
+    return conditional_error(Boundary({m: np.array(look) for m, look in zip(plan.looks, levels, strict=True)}), n)
 
 
 def _inverse(y: float, xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 import harness
-from harness.config.axes import BASE, Value
-from harness.config.space import Candidate, Space, random_sampler
+from harness.config.axes import BASE, Value, random_sampler
+from harness.config.space import Candidate, Space
 from harness.config.study_file import StudyFile, build_space, load_study
 from harness.config.yaml_file import read_document
 from harness.diagnostics.verify.findings import Finding

@@ -8,11 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from harness.analysis.environments import other_environments
 from harness.analysis.formatting import plural
-from harness.analysis.noise import noise_line
-from harness.analysis.results import study_results
-from harness.analysis.reuse import study_environment
+from harness.analysis.results import noise_line, study_results
+from harness.analysis.reuse import other_environments, study_environment
 from harness.analysis.study_reader import StudyReader, open_study_reader
 from harness.analysis.summary import finished
 from harness.config.study_file import QUICK_SUFFIX, StudyFile, load_study, resolved_yaml
@@ -22,7 +20,7 @@ from harness.diagnostics.verify.findings import ClaimRow
 from harness.diagnostics.verify.full_scale import study_files
 from harness.errors import HarnessError, NotFound, UserError
 from harness.models.spec.network import NetworkSpec
-from harness.report.claims_summary import SUMMARY_FILE, ClaimsSummary, ClaimSummary, SummaryModel, read_summary
+from harness.report.claims import SUMMARY_FILE, ClaimsSummary, ClaimSummary, SummaryModel, read_summary
 from harness.storage import Store
 from harness.storage.workspace import CLAIMS_FOLDER, Workspace
 from harness.system.command_line import command_line, short_path, without_password

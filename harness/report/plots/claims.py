@@ -11,8 +11,7 @@ from harness.analysis.formatting import PREFIXES, format_mean_and_spread, format
 from harness.analysis.objective import spread_of
 from harness.analysis.statistics import Verdict
 from harness.config.expectation import ExpectationKind
-from harness.report.claims import format_interval, format_p
-from harness.report.claims_summary import ArmSummary, ClaimsSummary, ClaimSummary
+from harness.report.claims import ArmSummary, ClaimsSummary, ClaimSummary, format_interval, format_p
 from harness.report.plots.style import new_figure, save_figure
 
 if TYPE_CHECKING:
