@@ -11,7 +11,7 @@ from harness.data import DATASETS
 from harness.data.coco import COCO_LAYOUT
 from harness.data.image_folder import IMAGE_FOLDER_LAYOUT
 from harness.data.image_sources import GENERATED_DATASETS
-from harness.data.segmentation_datasets import ADE20K_CLASSES, ADE20K_LAYOUT, CITYSCAPES_CLASSES, CITYSCAPES_LAYOUT
+from harness.data.segmentation_files import ADE20K_CLASSES, ADE20K_LAYOUT, CITYSCAPES_CLASSES, CITYSCAPES_LAYOUT
 
 
 class ExpectedImages(NamedTuple):
