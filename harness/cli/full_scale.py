@@ -14,8 +14,14 @@ from harness.cli.launch import PlannedTraining, estimate, launch, make_job, with
 from harness.config.recipes.full_scale import ClassificationRecipe, adapt_to_data
 from harness.config.recipes.loading import load_classification_recipe, recipe_names
 from harness.data.batching import BatchPlan
-from harness.data.expected_images import expected_images, is_data_present
-from harness.data.image_sources import check_classification, count_classes, count_images, record_classification
+from harness.data.image_sources import (
+    check_classification,
+    count_classes,
+    count_images,
+    expected_images,
+    is_data_present,
+    record_classification,
+)
 from harness.errors import UserError
 from harness.executors.full_scale import open_task
 from harness.report.console import make_console

@@ -15,7 +15,7 @@ from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.config.recipes.loading import override_recipe
 from harness.data.batching import BatchPlan, split_cpus
 from harness.data.data_record import DataRecord
-from harness.data.expected_images import ExpectedImages
+from harness.data.image_sources import ExpectedImages
 from harness.errors import RunFailure, Stopped
 from harness.executors.base import WorkerRequest
 from harness.executors.full_scale import measure_step, train_full_scale

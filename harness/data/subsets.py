@@ -1,4 +1,4 @@
-"""Functions shared by the data sets in a folder of the user: its path, subsets, resizing."""
+"""Functions shared by the data sets in a folder of the user: its path, smallest size, subsets, resizing."""
 
 from pathlib import Path
 
@@ -8,6 +8,8 @@ from PIL import Image
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import DataError
+
+MIN_CLASSES = 2
 
 
 def data_root(recipe: ProxyRecipe, layout: str) -> Path:
@@ -53,3 +55,22 @@ def center_square(image: Image.Image, side: int) -> NDArray[np.uint8]:
     box = (left, top, left + short, top + short)
     resized = image.resize((side, side), Image.Resampling.BICUBIC, box=box) if image.size != (side, side) else image
     return np.asarray(resized, np.uint8).transpose(2, 0, 1)
+
+
+def require_enough(recipe: ProxyRecipe, names: tuple[str, ...], train: int, place: str | None) -> None:
+    """Raise `DataError` if there are too few classes or training images for a training."""
+    if recipe.epochs == 0:
+        return
+    require_classes(names, place)
+    count = min(recipe.train_size or train, train)
+    if count < recipe.batch_size:
+        rule = f"`proxy.batch_size` must be at most the {count:,} training images"
+        raise DataError(rule, value=recipe.batch_size, place="proxy.batch_size", remedy="Lower it.")
+
+
+def require_classes(names: tuple[str, ...], place: str | None) -> None:
+    """Raise `DataError` for a single class, for which every prediction is correct."""
+    if len(names) < MIN_CLASSES:
+        rule = "images must be of two classes at least for a network to be trained to tell them apart"
+        remedy = "Put the images of another class into a folder next to it, in train and val."
+        raise DataError(rule, value=", ".join(names), place=place, remedy=remedy)

@@ -36,7 +36,11 @@ DOWNSTREAM = (
 """Further code that affects the outcome of a transfer."""
 FULL_SCALE = (
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
-    *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
+    *(
+        "data/batching.py",
+        "data/data_record.py",
+        "data/detection.py",
+    ),
     *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
     *("data/validation_images.py",),
     *("executors/ray_train.py",),

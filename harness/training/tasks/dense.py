@@ -20,8 +20,7 @@ from harness.data.data_record import DataRecord
 from harness.data.detection import DetectionData
 from harness.data.image_sources import GENERATED_DATASETS
 from harness.data.loading import BatchReader, Collate, step_batches
-from harness.data.preflight import check_images
-from harness.data.read_report import require_readable
+from harness.data.read_report import check_images, require_readable
 from harness.data.seeding import mix_seed
 from harness.data.segmentation import SegmentationData
 from harness.models.build import build, merge
@@ -91,7 +90,7 @@ class DenseTask(ABC, Generic[R]):
         """
 
     def check_images(self) -> tuple[str, ...]:
-        """Check the images before anything is trained or written; returns messages. See `harness.data.preflight`.
+        """Check the images before anything is trained or written; returns messages. See `harness.data.read_report`.
 
         Raises `DataError` for images and masks that cannot be trained on.
         """
