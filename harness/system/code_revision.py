@@ -36,19 +36,9 @@ DOWNSTREAM = (
 """Further code that affects the outcome of a transfer."""
 FULL_SCALE = (
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
-    *(
-        "data/batching.py",
-        "data/data_record.py",
-        "data/detection.py",
-    ),
-    *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
-    *("data/validation_images.py",),
-    *("executors/ray_train.py",),
-    *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
-    *("training/full_scale/job.py", "training/full_scale/logger.py", "training/full_scale/loop.py"),
-    *("training/full_scale/messages.py", "training/full_scale/process_group.py", "training/full_scale/records.py"),
-    *("training/full_scale/state.py", "training/full_scale/step_time.py", "training/full_scale/timer.py"),
-    *("training/full_scale/worker.py",),
+    *("data/batching.py", "data/data_record.py", "data/detection.py", "data/image_sources.py", "data/loading.py"),
+    *("data/preprocessing.py", "data/segmentation.py", "data/validation_images.py", "executors/ray_train.py"),
+    *("training/accuracy.py", "training/accuracy_results.py", "training/full_scale", "training/tasks"),
     *("training/metrics/classification.py",),
 )
 """Further code that affects the outcome of a full-scale training, in addition to all of the above."""
