@@ -30,8 +30,7 @@ from harness.system.fingerprint import short_id
 from harness.system.machine import available_cpus
 from harness.training.full_scale.folder import is_started
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
-from harness.training.full_scale.preparation import has_state, prepare_folder, training_lock
-from harness.training.full_scale.records import require_unchanged_data
+from harness.training.full_scale.records import has_state, prepare_folder, require_unchanged_data, training_lock
 
 FAILED = 1
 RECIPE_OPTIONS = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")
