@@ -206,11 +206,11 @@ def _on_cpu(call: Callable[[], Iterable[Tensor]]) -> tuple[int, list[Tensor]]:
 
 def time_undisturbed(trained: TrainedRun, measure: Callable[[], MetricValues]) -> tuple[MetricValues, bool]:
     """Measure while no other harness process computes on the device; also returns whether that was achieved."""
-    with measuring(trained.device) as quiet:
+    with measuring(trained.device) as is_quiet:
         start = time.monotonic()
         metrics = measure()
         held_s = time.monotonic() - start
-    return metrics, quiet.is_quiet and held_s < COMPUTER_WAITS_S
+    return metrics, is_quiet and held_s < COMPUTER_WAITS_S
 
 
 def cached_times(

@@ -56,7 +56,7 @@ def test_the_help_is_timed() -> None:
 
 @pytest.mark.long
 def test_a_start_is_taken_apart(tmp_path: Path) -> None:
-    with separate_slots() as machine, machine.alone():  # as the bench does: the study does not wait for others
+    with separate_slots() as alone, alone():  # as the bench does: the study does not wait for others
         parts = parts_of_start(write_study(tmp_path, TINY), "inline", tmp_path / "results")
     assert sum(parts.values()) < 50
     assert tuple(parts) == PARTS

@@ -24,7 +24,7 @@ from harness.errors import HarnessError
 from harness.executors import make_executor
 from harness.executors.base import Executor, WorkerRequest
 from harness.models.spec.network import NetworkSpec
-from harness.system.device_slot import MachineSlots, separate_slots
+from harness.system.device_slot import MachineSlot, separate_slots
 from harness.system.machine import available_cpus
 from harness.training.run import Ended, Job, Measured, Record, Run, RunState
 
@@ -91,7 +91,7 @@ def compare_executors(jobs: "JobSeries", rounds: int) -> Iterator[BenchResult]:
     """Seconds per proxy inline and in a Ray worker, their ratio, and the gain of a second worker."""
     workers = _workers()
     with ExitStack() as stack:
-        machine = stack.enter_context(separate_slots())
+        alone = stack.enter_context(separate_slots())
         processes = [stack.enter_context(InlineProcess()) for _ in range(workers)]
         executor = make_executor("ray", WorkerRequest(workers=workers))
         stack.callback(executor.shutdown)
@@ -101,7 +101,7 @@ def compare_executors(jobs: "JobSeries", rounds: int) -> Iterator[BenchResult]:
             "both inline": lambda: _run_in_processes(processes, jobs.fresh(workers)),
             "both ray": lambda: train_all(executor, jobs.fresh(workers))[0],
         }
-        times_s = _in_rounds(ways, rounds, machine)
+        times_s = _in_rounds(ways, rounds, alone)
     yield from executor_results(times_s, workers)
 
 
@@ -162,14 +162,14 @@ def _run_in_processes(processes: Sequence[InlineProcess], jobs: Sequence[Job]) -
     return time.perf_counter() - start
 
 
-def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: MachineSlots) -> dict[str, list[float]]:
+def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, alone: MachineSlot) -> dict[str, list[float]]:
     """Seconds of each way, by round, after a warm-up; other processes may compute between two ways."""
     times_s: dict[str, list[float]] = {way: [] for way in ways}
     for way in ("both inline", "both ray"):
         ways[way]()
     for i in range(rounds):
         for way in list(ways)[:: -1 if i % 2 else 1]:
-            with machine.alone():
+            with alone():
                 times_s[way].append(ways[way]())
     return times_s
 

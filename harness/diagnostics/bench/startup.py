@@ -57,10 +57,10 @@ def first_step(effort: BenchSize) -> Iterator[BenchResult]:
     """Measure the seconds from the command to the first training step of smoke.yaml, with each executor in turn."""
     study = ROOT / "search_spaces" / "smoke.yaml"
     times_s: dict[str, list[dict[str, float]]] = {executor: [] for executor in FIRST_STEP_S}
-    with separate_slots() as machine:
+    with separate_slots() as alone:
         for i in range(effort.starts):
             for executor in list(times_s)[:: -1 if i % 2 else 1]:
-                with TemporaryDirectory() as results, machine.alone():
+                with TemporaryDirectory() as results, alone():
                     times_s[executor].append(parts_of_start(study, executor, Path(results)))
     for executor, starts in times_s.items():
         totals = tuple(sum(parts.values()) for parts in starts)
