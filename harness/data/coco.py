@@ -211,9 +211,9 @@ class _InstanceTable:
         return notes
 
 
-def annotation_files(root: Path) -> list[Path]:
+def annotation_files(root: Path) -> tuple[Path, ...]:
     """The annotation files of both splits. Raises `DataError`."""
-    return [_places(root, split)[0] for split in ("train", "val")]
+    return tuple(_places(root, split)[0] for split in ("train", "val"))
 
 
 def _places(root: Path, split: str) -> tuple[Path, Path]:

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from harness.config.recipes.detection import DetectionAugmentation, DetectionRecipe
 from harness.data.coco import CocoDetection, annotation_files, open_coco
-from harness.data.data_record import DataRecord, record_data
 from harness.data.detection_annotations import DetectionSource, Instances, encode_rle
-from harness.data.detection_transforms import DenseItems, DetectionSample, resized_sides
+from harness.data.detection_transforms import DenseData, DenseItems, DetectionSample, resized_sides
 from harness.data.image_file import UnreadableFile
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
 from harness.data.loading import Index, first_readable
@@ -77,15 +76,7 @@ class SubsetSource:
         return [self.source.paths[i] for i in self.indices]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DetectionData:
-    """The training and validation images of a recipe."""
-
-    names: tuple[str, ...]
-    """Names of the classes."""
-    train: SubsetSource | InMemoryDetection
-    val: SubsetSource | InMemoryDetection
-    notes: tuple[str, ...] = ()
+DetectionData = DenseData[SubsetSource | InMemoryDetection]
 
 
 def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> DetectionData:
@@ -93,18 +84,10 @@ def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> D
     return _open_shapes(recipe, cache) if recipe.data.dataset == "shapes" else _open_coco(recipe, root)
 
 
-def record_detection(recipe: DetectionRecipe, data: DetectionData, root: Path | None) -> DataRecord:
-    """The record of a detector's data: images and annotation files."""
-    folder = None if recipe.data.dataset == "shapes" else folder_of(recipe.data.dataset, root)
-    annotations = () if folder is None else annotation_files(folder)
-    splits = {"train": data.train, "val": data.val}
-    return record_data(recipe.data.dataset, data.names, splits, root=folder, annotations=annotations)
-
-
 def _open_shapes(recipe: DetectionRecipe, cache: Path) -> DetectionData:
     dataset = load_shapes(recipe.data, recipe.data.side, cache)
     train, val = (InMemoryDetection(split, recipe.detector.has_mask_head) for split in (dataset.train, dataset.val))
-    return DetectionData(dataset.info.names, train, val)
+    return DenseData(dataset.info.names, train, val)
 
 
 def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
@@ -116,11 +99,12 @@ def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
     empty = len(train) - len(kept)
     notes = (f"train: images without objects, left out: {empty:,}",) if empty else ()
     chosen = _random_subset(train, kept, data.train_size, "train_size")
-    return DetectionData(
+    return DenseData(
         train.names,
         chosen,
         _random_subset(val, np.arange(len(val)), data.val_size, "val_size"),
         (*train.notes, *val.notes, *notes),
+        annotation_files(root),
     )
 
 

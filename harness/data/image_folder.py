@@ -62,11 +62,16 @@ def describe(recipe: ProxyRecipe) -> DataInfo:
     """The names of the classes, which are the folders in `train`; no file is opened."""
     root = data_root(recipe, IMAGE_FOLDER_LAYOUT)
     names = classes_of(root, "train")
+    require_known_classes(root, names)
+    return DataInfo(len(names), 3, names)
+
+
+def require_known_classes(root: Path, names: Sequence[str]) -> None:
+    """Raise `DataError` for a class of `val` that is not among these."""
     unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
         rule = f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:MAX_NAMED])})"
         raise DataError(rule, place=str(root / "val"), remedy=f"Expected: {IMAGE_FOLDER_LAYOUT}.")
-    return DataInfo(len(names), 3, names)
 
 
 def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:

@@ -24,7 +24,7 @@ from harness.data.image_file import (
     image_or_failure_of,
     read_value_range,
 )
-from harness.data.image_folder import IMAGE_FOLDER_LAYOUT, classes_of, files_of
+from harness.data.image_folder import IMAGE_FOLDER_LAYOUT, classes_of, files_of, require_known_classes
 from harness.data.read_report import ReadableFiles, check_images
 from harness.data.segmentation_files import ADE20K_CLASSES, ADE20K_LAYOUT, CITYSCAPES_CLASSES, CITYSCAPES_LAYOUT
 from harness.data.shapes.dataset import VAL_SIZE
@@ -202,14 +202,6 @@ def levels_in(folders: Sequence[ImageFiles]) -> ValueRange:
     if read_value_range(sample) == NO_VALUE_RANGE:
         return NO_VALUE_RANGE
     return read_value_range([folder.path(i) for folder in folders for i in range(len(folder))])
-
-
-def require_known_classes(root: Path, names: Sequence[str]) -> None:
-    """Raise `DataError` for a class of `val` that is not among these."""
-    unknown = sorted(set(classes_of(root, "val")) - set(names))
-    if unknown:
-        rule = "every class of `val` must be a class of `train`"
-        raise DataError(rule, value=unknown[0], place=str(root / "val"), remedy=IMAGE_FOLDER_LAYOUT)
 
 
 def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -> ImageFiles:

@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.config.recipes.segmentation import SegmentationAugmentation, SegmentationRecipe
-from harness.data.data_record import DataRecord, record_data
-from harness.data.detection_transforms import DenseItems, resized_sides
+from harness.data.detection_transforms import DenseData, DenseItems, resized_sides
 from harness.data.image_file import read_sampled_value_range
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
 from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index, first_readable
@@ -68,16 +67,7 @@ class InMemorySegmentation(InMemoryImages):
         return f"image {i}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentationData:
-    """The training and validation images of a recipe."""
-
-    names: tuple[str, ...]
-    """Names of the classes."""
-    train: SegmentationFiles | InMemorySegmentation
-    val: SegmentationFiles | InMemorySegmentation
-    notes: tuple[str, ...] = ()
-    """Messages for the user about images that were left out."""
+SegmentationData = DenseData[SegmentationFiles | InMemorySegmentation]
 
 
 def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path) -> SegmentationData:
@@ -85,15 +75,9 @@ def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path
     return SEGMENTATION_SOURCES[recipe.data.dataset](recipe, root, cache)
 
 
-def record_segmentation(recipe: SegmentationRecipe, data: SegmentationData, root: Path | None) -> DataRecord:
-    """The record of a segmentation's data: images and masks."""
-    folder = None if isinstance(data.train, InMemorySegmentation) else folder_of(recipe.data.dataset, root)
-    return record_data(recipe.data.dataset, data.names, {"train": data.train, "val": data.val}, root=folder)
-
-
 def _shapes(recipe: SegmentationRecipe, _: Path | None, cache: Path) -> SegmentationData:
     dataset = load_shapes(recipe.data, recipe.data.side, cache)
-    return SegmentationData(
+    return DenseData(
         (BACKGROUND, *dataset.info.names), InMemorySegmentation(dataset.train), InMemorySegmentation(dataset.val)
     )
 
@@ -113,7 +97,7 @@ def _in_files(
     splits = replace(train, levels=levels), replace(val, levels=levels)
     for name, split in zip(("training", "validation"), splits, strict=True):
         require_labels(split, name)
-    return SegmentationData(names, *splits, notes=() if levels.about is None else (levels.about,))
+    return DenseData(names, *splits, notes=() if levels.about is None else (levels.about,))
 
 
 SEGMENTATION_SOURCES: dict[str, Callable[[SegmentationRecipe, Path | None, Path], SegmentationData]] = {

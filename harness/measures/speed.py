@@ -6,9 +6,7 @@ weights, so all seeds of a configuration, and all configurations that merge into
 every table.
 """
 
-import contextlib
 import copy
-import json
 import platform
 import resource
 import sys
@@ -27,7 +25,7 @@ from harness.errors import OutOfMemory
 from harness.measures.base import TrainedRun, merged_for_inference
 from harness.ops.autotune import is_tuned
 from harness.ops.timing import TimingBudget, time_interleaved, time_until_precise
-from harness.system.atomic_write import atomic_write_text
+from harness.system.atomic_write import read_json, write_cache
 from harness.system.code_revision import operator_digest
 from harness.system.device_slot import COMPUTER_WAITS_S, measuring
 from harness.system.fingerprint import fingerprint
@@ -232,7 +230,7 @@ def cached_times(
     metrics, is_quiet = time_undisturbed(trained, unless_kept)
     is_quiet = is_quiet and not any(name.endswith("_disturbed") for name in metrics)
     if path is not None and is_quiet:
-        _write(path, key, metrics)
+        write_cache(path, {"conditions": key, "metrics": metrics})
     return metrics, is_quiet
 
 
@@ -275,17 +273,9 @@ def network_digest(model: nn.Module) -> str:
 def _read(path: Path, key: Mapping[str, Any]) -> MetricValues | None:
     """The metrics in a file; None if it is missing, damaged, or for other conditions."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         if kept["conditions"] != key:
             return None
         return {str(name): float(value) for name, value in kept["metrics"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _write(path: Path, key: Mapping[str, Any], metrics: MetricValues) -> None:
-    """Store the metrics; if the folder is not writable, they are measured again next time, and no run fails."""
-    text = json.dumps({"conditions": key, "metrics": metrics}, indent=1)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(path, text, is_shared=True)

@@ -5,14 +5,12 @@ and neither does another minor version of Python. Neither torch nor the code its
 """
 
 import ast
-import contextlib
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from harness.system.atomic_write import atomic_write_text
+from harness.system.atomic_write import read_json, write_cache
 
 PACKAGE = Path(__file__).parent.parent
 OPERATOR = ("ops",)
@@ -86,7 +84,7 @@ def _digest(names: Sequence[str]) -> str:
     digests = _read_cache()
     if content not in digests:
         digests[content] = digest_files(files, PACKAGE)
-        _write_cache(digests)
+        write_cache(CACHE, dict(list(digests.items())[-MAX_CACHED:]))
     return digests[content]
 
 
@@ -126,16 +124,6 @@ def _is_docstring(node: ast.AST) -> bool:
 
 
 def _read_cache() -> dict[str, str]:
-    try:
-        digests = json.loads(CACHE.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    digests = read_json(CACHE)
     is_sound = isinstance(digests, dict) and all(isinstance(d, str) and len(d) == DIGITS for d in digests.values())
     return digests if is_sound else {}
-
-
-def _write_cache(digests: dict[str, str]) -> None:
-    """Store the digests for other processes; if the folder is not writable, each process computes its own."""
-    with contextlib.suppress(OSError):
-        CACHE.parent.mkdir(exist_ok=True)
-        atomic_write_text(CACHE, json.dumps(dict(list(digests.items())[-MAX_CACHED:])), is_shared=True)

@@ -11,12 +11,17 @@ from tiny_studies import TINY, write_study
 from harness.cli import main
 from harness.cli.bench import BENCH_SECTIONS
 from harness.diagnostics.bench.base import BenchResult, BenchSize
-from harness.diagnostics.bench.driver_cost import driver_cost, trial_costs
+from harness.diagnostics.bench.driver import PARTS, driver_cost, help_time, parts_of_start, trial_costs
 from harness.diagnostics.bench.machine import Conditions, bench_conditions
 from harness.diagnostics.bench.overhead import SECTIONS, write_results
-from harness.diagnostics.bench.proxies import InlineProcess, JobSeries, compare_executors, executor_results, train_all
-from harness.diagnostics.bench.startup import PARTS, help_time, parts_of_start
-from harness.diagnostics.bench.train_step import step_results
+from harness.diagnostics.bench.proxies import (
+    InlineProcess,
+    JobSeries,
+    compare_executors,
+    executor_results,
+    step_results,
+    train_all,
+)
 from harness.errors import HarnessError
 from harness.executors import make_executor
 from harness.executors.base import WorkerRequest

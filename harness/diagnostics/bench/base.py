@@ -45,6 +45,11 @@ class BenchResult:
         return self.at_most if self.at_most is not None else self.at_least
 
     @property
+    def sign(self) -> str:
+        """The direction of the target."""
+        return "≤" if self.at_most is not None else "≥"
+
+    @property
     def ratio(self) -> float | None:
         """The median divided by the target; None without one."""
         return None if self.target is None else self.median / self.target

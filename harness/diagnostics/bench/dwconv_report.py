@@ -7,13 +7,12 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from harness.analysis.formatting import DASH, format_milliseconds
-from harness.diagnostics.bench.base import ResultTable, grouped
+from harness.diagnostics.bench.base import BenchResult, ResultTable, grouped
 from harness.diagnostics.bench.dwconv_results import (
     LARGE,
     PAPER_GAIN,
     PAPER_GROWTH,
     DwconvResult,
-    RatioTarget,
     best_ms,
     gains,
     growth,
@@ -125,9 +124,9 @@ def _memory(results: Sequence[DwconvResult]) -> ResultTable:
     )
 
 
-def _target(target: RatioTarget) -> tuple[str, ...]:
-    aim = f"{'≥' if target.is_least else '≤'} {format_ratio(target.aim)}"
-    return (target.about, format_ratio(target.ratio), aim, "met" if target.is_met else "missed")
+def _target(result: BenchResult) -> tuple[str, ...]:
+    aim = f"{result.sign} {format_ratio(result.target)}"
+    return (result.name, format_ratio(result.median), aim, "met" if result.is_met else "missed")
 
 
 def format_ratio(ratio: float | None) -> str:

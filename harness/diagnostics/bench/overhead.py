@@ -18,11 +18,9 @@ from harness.diagnostics.bench.base import (
     empty_table,
     markdown_rows,
 )
-from harness.diagnostics.bench.driver_cost import driver_cost
+from harness.diagnostics.bench.driver import driver_cost, first_step, help_time
 from harness.diagnostics.bench.machine import Conditions, bench_conditions, disturbed_lines
-from harness.diagnostics.bench.proxies import peak_memory, proxies
-from harness.diagnostics.bench.startup import first_step, help_time
-from harness.diagnostics.bench.train_step import training_step
+from harness.diagnostics.bench.proxies import peak_memory, proxies, training_step
 from harness.report.console import make_console
 from harness.system.device_slot import counting_measurements
 
@@ -78,11 +76,10 @@ def _markdown(bench_results: Sequence[BenchResult], made: Conditions) -> str:
 
 
 def _cells(result: BenchResult) -> list[str]:
-    sign = "≤" if result.at_most is not None else "≥"
     return [
         f"{'  ' if result.is_part else ''}{result.name}",
         _amount(result.median, result.unit),
-        DASH if result.target is None else f"{sign} {_short(result.target)} {result.unit}",
+        DASH if result.target is None else f"{result.sign} {_short(result.target)} {result.unit}",
         DASH if result.ratio is None else f"{result.ratio:.2f}",
         "" if result.is_met is None else "met" if result.is_met else "missed",
         str(len(result.values)),
