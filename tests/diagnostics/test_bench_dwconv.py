@@ -12,6 +12,18 @@ import torch
 
 from harness.cli import main
 from harness.cli.bench import PRECISIONS
+from harness.diagnostics.bench.base import (
+    CHOSEN,
+    CONV2D,
+    KERNELS,
+    LAYOUTS,
+    MODES,
+    ROWS,
+    SIDES,
+    TUNED,
+    DwconvOptions,
+    StackShape,
+)
 from harness.diagnostics.bench.dwconv import dwconv_candidates, fitting, measure_dwconv
 from harness.diagnostics.bench.dwconv_report import dwconv_tables, plot, styles
 from harness.diagnostics.bench.dwconv_results import (
@@ -24,18 +36,6 @@ from harness.diagnostics.bench.dwconv_results import (
     write_csv,
 )
 from harness.diagnostics.bench.machine import at_precision, measure_peak
-from harness.diagnostics.bench.options import (
-    CHOSEN,
-    CONV2D,
-    KERNELS,
-    LAYOUTS,
-    MODES,
-    ROWS,
-    SIDES,
-    TUNED,
-    DwconvOptions,
-    StackShape,
-)
 from harness.measures.speed import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from harness.cli import main
+from harness.diagnostics.bench.base import BASELINES, LAYOUTS, NETWORK_MODES, NetworkOptions
 from harness.diagnostics.bench.network import (
     NetworkCandidate,
     baselines_at,
@@ -17,7 +18,6 @@ from harness.diagnostics.bench.network import (
     with_conv2d,
 )
 from harness.diagnostics.bench.network_report import COLUMNS, NetworkResult, best_layouts, network_tables
-from harness.diagnostics.bench.options import BASELINES, LAYOUTS, NETWORK_MODES, NetworkOptions
 from harness.errors import UserError
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec

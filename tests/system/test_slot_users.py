@@ -24,8 +24,8 @@ from tiny_studies import CommandResult, called
 
 from harness.config.network_file import load_network_spec
 from harness.data import load
-from harness.diagnostics.bench.options import NetworkOptions
-from harness.diagnostics.bench.subjects import bench_network
+from harness.diagnostics.bench.actions import bench_network
+from harness.diagnostics.bench.base import NetworkOptions
 from harness.measures.base import TrainedRun
 from harness.measures.speed import train_step
 from harness.models.build import build

@@ -18,9 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.diagnostics.bench.dwconv_results import DwconvResult
-from harness.diagnostics.bench.machine import MEMORY_FORMATS, DevicePeak, at_precision, device_name, measure_peak
-from harness.diagnostics.bench.options import (
+from harness.diagnostics.bench.base import (
     CHOSEN,
     CONV2D,
     LAYOUTS,
@@ -31,6 +29,8 @@ from harness.diagnostics.bench.options import (
     StackShape,
     precisions_for,
 )
+from harness.diagnostics.bench.dwconv_results import DwconvResult
+from harness.diagnostics.bench.machine import MEMORY_FORMATS, DevicePeak, at_precision, device_name, measure_peak
 from harness.measures.speed import extra_bytes
 from harness.ops import depthwise_conv2d
 from harness.ops.autotune import autotune

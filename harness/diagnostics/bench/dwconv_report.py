@@ -7,7 +7,7 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from harness.analysis.formatting import DASH, format_milliseconds
-from harness.diagnostics.bench.base import BenchResult, ResultTable, grouped
+from harness.diagnostics.bench.base import CHOSEN, CONV2D, BenchResult, ResultTable, grouped
 from harness.diagnostics.bench.dwconv_results import (
     LARGE,
     PAPER_GAIN,
@@ -20,7 +20,6 @@ from harness.diagnostics.bench.dwconv_results import (
     memory,
     targets,
 )
-from harness.diagnostics.bench.options import CHOSEN, CONV2D
 from harness.report.plots.style import new_figure, save_figure
 
 if TYPE_CHECKING:

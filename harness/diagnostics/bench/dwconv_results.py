@@ -33,8 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
 
-from harness.diagnostics.bench.base import BenchResult, grouped
-from harness.diagnostics.bench.options import CHOSEN, CONV2D, StackShape
+from harness.diagnostics.bench.base import CHOSEN, CONV2D, BenchResult, StackShape, grouped
 from harness.models.cost import Cost
 from harness.models.cost.layers import conv
 

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.diagnostics.bench.base import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
 from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision, device_name
 from harness.diagnostics.bench.network_report import NetworkResult
-from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
 from harness.errors import UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
