@@ -20,6 +20,7 @@ from harness.data.image_file import UnreadableFile
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
 from harness.data.loading import Index, first_readable
 from harness.data.seeding import mix_seed
+from harness.data.subsets import random_subset
 from harness.errors import DataError
 
 
@@ -110,11 +111,7 @@ def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
 
 def _random_subset(source: CocoDetection, indices: np.ndarray, size: int | None, key: str) -> SubsetSource:
     """A random subset of those images, or all. Raises `DataError` if there are too few, or none has an object."""
-    if size is not None and size > len(indices):
-        raise DataError(f"`data.{key}` must be at most the {len(indices):,} images that there are", value=size)
-    if size is not None:
-        indices = np.sort(np.random.default_rng(0).permutation(indices)[:size])
-    chosen = SubsetSource(source, tuple(indices.tolist()))
+    chosen = SubsetSource(source, tuple(indices[random_subset(len(indices), size, key)].tolist()))
     if not np.isin(chosen.indices, source.trainable()).any():
         crowds = int(source.is_crowd.sum())
         marked = [f"objects that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]

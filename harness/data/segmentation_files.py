@@ -31,6 +31,7 @@ from harness.data.image_file import (
 )
 from harness.data.image_folder import IMAGE_SUFFIXES
 from harness.data.read_report import ReadableFiles
+from harness.data.subsets import random_subset
 from harness.errors import DataError, first_of
 
 IGNORED = 255
@@ -222,16 +223,6 @@ def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:
         rule = f"every image must have a mask; of {images:,}, {len(missing):,} have none ({named})"
         remedy = f"Expected: {layout}. Put the masks there, or take the images away."
         raise DataError(rule, place=str(missing[0].parent), remedy=remedy)
-
-
-def random_subset(count: int, size: int | None, key: str) -> list[int]:
-    """Sorted indices of a random subset of `size` images, of all for None; a larger subset contains the smaller ones.
-
-    Raises `DataError`, naming the recipe's `key`, if there are too few.
-    """
-    if size is not None and size > count:
-        raise DataError(f"`{key}` must be at most the {count:,} images that there are", value=size, place=f"data.{key}")
-    return sorted(np.random.default_rng(0).permutation(count)[:size].tolist())
 
 
 def _class_table(labels: Iterable[int]) -> Mask:

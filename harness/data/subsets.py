@@ -47,6 +47,16 @@ def stratified_subset(labels: NDArray[np.int64], size: int | None, *, seed: int,
     return np.sort(chosen)
 
 
+def random_subset(count: int, size: int | None, key: str) -> list[int]:
+    """Sorted indices of a random subset of `size` images, of all for None; a larger subset contains the smaller ones.
+
+    Raises `DataError`, naming the recipe's `key`, if there are too few.
+    """
+    if size is not None and size > count:
+        raise DataError(f"`{key}` must be at most the {count:,} images that there are", value=size, place=f"data.{key}")
+    return sorted(np.random.default_rng(0).permutation(count)[:size].tolist())
+
+
 def center_square(image: Image.Image, side: int) -> NDArray[np.uint8]:
     """The center square of a color image, resized to that side, (3, side, side)."""
     width, height = image.size

@@ -29,8 +29,7 @@ from harness.system.atomic_write import read_json, write_cache
 from harness.system.code_revision import operator_digest
 from harness.system.device_slot import COMPUTER_WAITS_S, measuring
 from harness.system.fingerprint import fingerprint
-from harness.system.machine import cpu_name
-from harness.training.device import autocast, isolated_rng, place_images
+from harness.training.device import autocast, device_name, isolated_rng, place_images
 
 LATENCY_WARM_UP = 5
 LATENCY_PASSES = 30
@@ -241,7 +240,7 @@ def timing_conditions(name: str, model: nn.Module, images: Tensor) -> dict[str, 
         "times": name,
         "revision": REVISION,
         "network": network_digest(model),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device": device_name(device),
         "machine": platform.machine(),
         "precision": str(images.dtype).removeprefix("torch."),
         "shape": list(images.shape),

@@ -17,6 +17,7 @@ from harness.ops.timing import seconds_per_call
 from harness.system.code_revision import code_digest, operator_digest
 from harness.system.device_slot import MeasurementCounter
 from harness.system.machine import available_cpus, cpu_name, processor_features
+from harness.training.device import device_name
 from harness.training.environment import SETTINGS
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy", "llvmlite")
@@ -65,11 +66,6 @@ def _memory_gib() -> float:
     if sys.platform == "win32":
         return float("nan")
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-
-
-def device_name(device: torch.device) -> str:
-    """The product name of the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def slug(device: torch.device) -> str:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.diagnostics.bench.base import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
-from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision, device_name
+from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision
 from harness.diagnostics.bench.network_report import NetworkResult
 from harness.errors import UserError, did_you_mean
 from harness.models.build import build
@@ -26,6 +26,7 @@ from harness.models.spec.network import NetworkSpec
 from harness.ops import DepthwiseConv2d
 from harness.ops.timing import TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
+from harness.training.device import device_name
 
 NETWORK_TIMING = {
     "cpu": TimingBudget(min_samples=2, max_samples=10, budget_s=2.0, single_sample_s=120.0),
