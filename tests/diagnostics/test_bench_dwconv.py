@@ -25,7 +25,6 @@ from harness.diagnostics.bench.base import (
     StackShape,
 )
 from harness.diagnostics.bench.dwconv import dwconv_candidates, fitting, measure_dwconv
-from harness.diagnostics.bench.dwconv_report import dwconv_tables, plot, styles
 from harness.diagnostics.bench.dwconv_results import (
     COLUMNS,
     DwconvResult,
@@ -36,6 +35,7 @@ from harness.diagnostics.bench.dwconv_results import (
     write_csv,
 )
 from harness.diagnostics.bench.machine import at_precision, measure_peak
+from harness.diagnostics.bench.reports import dwconv_tables, plot, styles
 from harness.measures.speed import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS

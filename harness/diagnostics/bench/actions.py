@@ -134,8 +134,8 @@ def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[B
 def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool) -> None:
     """Measure and print the tables; write them, the CSV and the plot to `output`, or a default run to results/bench."""
     from harness.diagnostics.bench.dwconv import measure_dwconv
-    from harness.diagnostics.bench.dwconv_report import DWCONV_NOTE, dwconv_tables, plot
     from harness.diagnostics.bench.dwconv_results import COLUMNS, write_csv
+    from harness.diagnostics.bench.reports import DWCONV_NOTE, dwconv_tables, plot
 
     device = find_device(options.device)
     measure = partial(measure_dwconv, options, device, is_quick=is_quick)
@@ -157,7 +157,7 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
     """Measure and print the tables; write them and the CSV to `output`, or to results/bench unless the run is quick."""
     from harness.diagnostics.bench.dwconv_results import write_csv
     from harness.diagnostics.bench.network import measure_networks
-    from harness.diagnostics.bench.network_report import COLUMNS, NETWORK_NOTE, network_tables
+    from harness.diagnostics.bench.reports import NETWORK_COLUMNS, NETWORK_NOTE, network_tables
 
     device = find_device(options.device)
     measure = partial(measure_networks, options, device, is_quick=is_quick)
@@ -167,7 +167,7 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
     folder = output or (None if is_quick else BENCH_RESULTS)
     if folder is not None:
         path = _named(folder, f"network_{slug(device)}")
-        write_csv(path.with_suffix(".csv"), COLUMNS, results)
+        write_csv(path.with_suffix(".csv"), NETWORK_COLUMNS, results)
         text = markdown("Whole networks", conditions, tables, NETWORK_NOTE)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"written: {path}.md, .csv")

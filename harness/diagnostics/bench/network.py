@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from harness.diagnostics.bench.base import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
 from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision
-from harness.diagnostics.bench.network_report import NetworkResult
+from harness.diagnostics.bench.reports import NetworkResult
 from harness.errors import UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec

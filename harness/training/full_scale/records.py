@@ -33,8 +33,7 @@ from harness.training.full_scale.folder import (
     lock_of,
 )
 from harness.training.full_scale.job import FullScaleJob
-from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import Message
+from harness.training.full_scale.messages import Message, read_epochs
 
 ENVIRONMENTS = "environments.json"
 """File in the training's folder: the list of its environments, each with its first epoch."""
