@@ -14,7 +14,7 @@ LATENCY = "latency_ms_p50"
 LATENCY_BOUND = "latency_ms_high"
 """Upper end of the median's 95 % interval; budgets and objectives use it, so that noise is no advantage."""
 TIME_PREFIXES = ("latency_", "throughput_")
-"""Name prefixes of metrics that runs of equal networks share; see `measures.timing_cache`."""
+"""Name prefixes of metrics that runs of equal networks share; see `measures.speed`."""
 
 
 def compares_times(metrics: Iterable[str]) -> bool:

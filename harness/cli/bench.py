@@ -114,14 +114,14 @@ def _add_bench_device(bench: ArgumentParser) -> None:
 
 
 def _bench(args: Namespace) -> None:
-    from harness.diagnostics.bench.overhead import bench
+    from harness.diagnostics.bench.actions import bench
 
     bench(args.only or (), args.output, is_quick=args.quick)
 
 
 def _bench_dwconv(args: Namespace) -> None:
-    from harness.diagnostics.bench.options import DwconvOptions
-    from harness.diagnostics.bench.subjects import bench_dwconv
+    from harness.diagnostics.bench.actions import bench_dwconv
+    from harness.diagnostics.bench.base import DwconvOptions
 
     options = DwconvOptions(
         device=args.device,
@@ -137,8 +137,8 @@ def _bench_dwconv(args: Namespace) -> None:
 
 def _bench_network(args: Namespace) -> None:
     from harness.analysis.networks import resolve_networks
-    from harness.diagnostics.bench.options import BASELINES, NetworkOptions
-    from harness.diagnostics.bench.subjects import bench_network
+    from harness.diagnostics.bench.actions import bench_network
+    from harness.diagnostics.bench.base import BASELINES, NetworkOptions
 
     networks = resolve_networks(args.networks, network_query(args, has_quick=False), USE)
     options = NetworkOptions(

@@ -19,8 +19,15 @@ from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRec
 from harness.config.recipes.loading import load_classification_recipe, override_recipe, recipe_names
 from harness.data.batching import BatchPlan, split_cpus
 from harness.data.data_record import DataRecord
-from harness.data.expected_images import ExpectedImages, expected_images, is_data_present
-from harness.data.image_sources import check_classification, count_classes, count_images, record_classification
+from harness.data.image_sources import (
+    ExpectedImages,
+    check_classification,
+    count_classes,
+    count_images,
+    expected_images,
+    is_data_present,
+    record_classification,
+)
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors.base import WorkerRequest
 from harness.executors.full_scale import measure_step, open_task, train_full_scale
@@ -35,8 +42,7 @@ from harness.system.fingerprint import short_id
 from harness.system.machine import available_cpus
 from harness.training.full_scale.folder import is_started
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
-from harness.training.full_scale.preparation import has_state, prepare_folder, training_lock
-from harness.training.full_scale.records import require_unchanged_data
+from harness.training.full_scale.records import has_state, prepare_folder, require_unchanged_data, training_lock
 
 FAILED = 1
 RECIPE_OPTIONS = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")

@@ -26,7 +26,7 @@ from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.config.recipes.loading import load_task_recipe, override_recipe, recipe_names
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import BatchPlan
-from harness.data.expected_images import expected_images, is_data_present
+from harness.data.image_sources import expected_images, is_data_present
 from harness.data.labels import class_differences
 from harness.errors import UserError
 from harness.executors.full_scale import device_for, open_task

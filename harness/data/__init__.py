@@ -72,22 +72,17 @@ DATASETS: dict[str, DatasetSource] = {
         annotations=("masks", "boxes"),
         sizes=(shapes_dataset.TRAIN_SIZE, shapes_dataset.VAL_SIZE),
     ),
-    "cifar10": DatasetSource(
-        cifar.describe,
-        cifar.load,
-        cifar.identify,
-        cifar.check,
-        sizes=(50_000, 10_000),
-        distributed=Distributed("CIFAR-10", cifar.describe_layout("cifar10"), classes=10, side=cifar.SIDE),
-    ),
-    "cifar100": DatasetSource(
-        cifar.describe,
-        cifar.load,
-        cifar.identify,
-        cifar.check,
-        sizes=(50_000, 10_000),
-        distributed=Distributed("CIFAR-100", cifar.describe_layout("cifar100"), classes=100, side=cifar.SIDE),
-    ),
+    **{
+        f"cifar{classes}": DatasetSource(
+            cifar.describe,
+            cifar.load,
+            cifar.identify,
+            cifar.check,
+            sizes=(50_000, 10_000),
+            distributed=Distributed(f"CIFAR-{classes}", cifar.describe_layout(f"cifar{classes}"), classes, cifar.SIDE),
+        )
+        for classes in (10, 100)
+    },
     "imagefolder": DatasetSource(image_folder.describe, image_folder.load, image_folder.identify, image_folder.check),
 }
 

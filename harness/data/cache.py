@@ -245,7 +245,7 @@ def require_varied_counts(counts: NDArray[np.float64], images: int, split: str, 
     There is nothing to learn from it, and its standard deviation is too small to divide by. `counts` (C, 256) is how
     often each channel has each value.
     """
-    for channel, (row, deviation) in enumerate(zip(counts, _deviations(counts), strict=True)):
+    for channel, (row, deviation) in enumerate(zip(counts, 255 * _moments(counts)[1], strict=True)):
         if deviation >= MIN_DEVIATION or row.sum() <= 1:
             continue
         where = f"channel {channel} of {images:,} images"
@@ -264,23 +264,20 @@ def require_varied_counts(counts: NDArray[np.float64], images: int, split: str, 
         )
 
 
-def _deviations(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The standard deviation of each channel, in levels."""
-    levels, total = np.arange(256), np.maximum(counts.sum(axis=1), 1)
-    mean = counts @ levels / total
-    return np.asarray(np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0.0)))
-
-
 def statistics(images: NDArray[np.uint8] | Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of images (N, C, H, W) scaled to [0, 1]; 1 for a constant channel.
 
     A data set with such a channel is refused earlier (`require_varied`); a few sample images are not.
     """
-    counts = value_counts(images)
-    share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
-    mean = share @ levels
-    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
+    mean, std = _moments(value_counts(images))
     return tuple(map(float, mean)), tuple(float(s) or 1.0 for s in std)
+
+
+def _moments(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each channel scaled to [0, 1], (C,) each; 0 for a channel without values."""
+    share, levels = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), np.arange(256) / 255
+    mean = share @ levels
+    return mean, np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
 
 
 def value_counts(images: NDArray[np.uint8] | Rows) -> NDArray[np.float64]:

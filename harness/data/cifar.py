@@ -18,9 +18,8 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.data.cache import SPLIT_TITLES, CacheWriter, cached, is_cached, require_varied
 from harness.data.content import read_content
 from harness.data.dataset import DataInfo, Dataset, Split
-from harness.data.preflight import require_enough
 from harness.data.resampling import pool_indices, pool_key, resampled
-from harness.data.subsets import center_square, data_root
+from harness.data.subsets import center_square, data_root, require_enough
 from harness.errors import DataError
 
 READER = 1

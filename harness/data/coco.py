@@ -112,7 +112,8 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
     paths = tuple(folder / image.name for image in images.values())
     sides = np.array([image.sides for image in images.values()], np.int64).reshape(-1, 2)
     frames = find_frames(paths, sides, _extents(content, images))
-    images = {key: replace(image, sides=_pair(frames.sides[image.number])) for key, image in images.items()}
+    sides_of_images: list[Sides] = [(width, height) for width, height in frames.sides.tolist()]
+    images = {key: replace(image, sides=sides_of_images[image.number]) for key, image in images.items()}
     rows = _InstanceTable(images, {id_of(entry["id"]) for entry in content["images"]}, label_of, masks)
     _read_instances(content, file, rows)
     rows.finish()
@@ -211,9 +212,9 @@ class _InstanceTable:
         return notes
 
 
-def annotation_files(root: Path) -> list[Path]:
+def annotation_files(root: Path) -> tuple[Path, ...]:
     """The annotation files of both splits. Raises `DataError`."""
-    return [_places(root, split)[0] for split in ("train", "val")]
+    return tuple(_places(root, split)[0] for split in ("train", "val"))
 
 
 def _places(root: Path, split: str) -> tuple[Path, Path]:
@@ -301,10 +302,6 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
     where = f"file names that lead elsewhere, taken by what is in the folder: {len(elsewhere):,}"
     named = [f"{where} ({moved[1]} as {moved[0]})"] if moved else []
     return images, [*([note] if note else []), *named]
-
-
-def _pair(sides: NDArray[np.int64]) -> Sides:
-    return int(sides[0]), int(sides[1])
 
 
 def _extents(content: dict[str, list[Any]], images: Mapping[str, _Image]) -> dict[int, Sides]:

@@ -5,18 +5,17 @@ Digests of single files are cached by path, size, inode and times of change, so 
 Above `LARGE_BYTES` the digest covers the names and sizes of all files, and the content of a sample of them.
 """
 
-import contextlib
-import json
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
+from typing import Any
 
 from harness.data.threads import map_in_threads
 from harness.errors import DataError
-from harness.system.atomic_write import atomic_write_text
+from harness.system.atomic_write import read_json, write_cache
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 
@@ -92,7 +91,7 @@ def _digests(root: Path, files: Sequence[str], stamps: Sequence[FileStamp], cach
     digests = [fresh[i] if i in fresh else str(cached[file][1]) for i, (file, _) in enumerate(entries)]
     if fresh and store is not None and store.parent.parent.is_dir():
         settled = (i for i, stamp in enumerate(stamps) if max(stamp[2:]) < started - UNCHANGED_FOR_NS)
-        _write(store, {entries[i][0]: [entries[i][1], digests[i]] for i in settled})
+        write_cache(store, {entries[i][0]: [entries[i][1], digests[i]] for i in settled})
     return digests
 
 
@@ -106,22 +105,11 @@ def _hash(path: Path) -> str:
 
 def _read(store: Path | None) -> dict[str, list[object]]:
     """The cached digests by file, `[stamp, digest]`; empty if they are missing or damaged."""
-    try:
-        digests = json.loads(store.read_bytes()) if store is not None else {}
-    except (OSError, ValueError):
-        return {}
+    digests: Any = {} if store is None else read_json(store)
     is_sound = isinstance(digests, dict) and all(
         isinstance(entry, list) and len(entry) == 2 for entry in digests.values()
     )
     return digests if is_sound else {}
-
-
-def _write(store: Path, digests: dict[str, list[object]]) -> None:
-    """Replace the cached digests; errors of writing are ignored."""
-    text = json.dumps(digests)
-    with contextlib.suppress(OSError):
-        store.parent.mkdir(exist_ok=True)
-        atomic_write_text(store, text, is_shared=True)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

@@ -50,8 +50,6 @@ SIXTEEN_CLASS_MEMBERS: dict[str, tuple[int, ...]] = {
 """Indices of ImageNet-1K's classes, in the usual order of its synsets, by each of the sixteen classes."""
 
 SIXTEEN_CLASSES = tuple(SIXTEEN_CLASS_MEMBERS)
-IMAGENET_CLASSES = 1000
-"""Number of classes of ImageNet-1K."""
 
 STIMULUS_NAME = re.compile(r"(?:.*_)?([a-z]+)\d+-([a-z]+)\d+")
 STIMULI_LAYOUT = "images named as cat1-bicycle3.png, shape first and texture second"

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from harness.config.recipes.detection import DetectionAugmentation, DetectionRecipe
 from harness.data.coco import CocoDetection, annotation_files, open_coco
-from harness.data.data_record import DataRecord, record_data
 from harness.data.detection_annotations import DetectionSource, Instances, encode_rle
-from harness.data.detection_transforms import DenseItems, DetectionSample, resized_sides
+from harness.data.detection_transforms import DenseData, DenseItems, DetectionSample, resized_sides
 from harness.data.image_file import UnreadableFile
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
 from harness.data.loading import Index, first_readable
 from harness.data.seeding import mix_seed
+from harness.data.subsets import random_subset
 from harness.errors import DataError
 
 
@@ -77,15 +77,7 @@ class SubsetSource:
         return [self.source.paths[i] for i in self.indices]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DetectionData:
-    """The training and validation images of a recipe."""
-
-    names: tuple[str, ...]
-    """Names of the classes."""
-    train: SubsetSource | InMemoryDetection
-    val: SubsetSource | InMemoryDetection
-    notes: tuple[str, ...] = ()
+DetectionData = DenseData[SubsetSource | InMemoryDetection]
 
 
 def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> DetectionData:
@@ -93,18 +85,10 @@ def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> D
     return _open_shapes(recipe, cache) if recipe.data.dataset == "shapes" else _open_coco(recipe, root)
 
 
-def record_detection(recipe: DetectionRecipe, data: DetectionData, root: Path | None) -> DataRecord:
-    """The record of a detector's data: images and annotation files."""
-    folder = None if recipe.data.dataset == "shapes" else folder_of(recipe.data.dataset, root)
-    annotations = () if folder is None else annotation_files(folder)
-    splits = {"train": data.train, "val": data.val}
-    return record_data(recipe.data.dataset, data.names, splits, root=folder, annotations=annotations)
-
-
 def _open_shapes(recipe: DetectionRecipe, cache: Path) -> DetectionData:
     dataset = load_shapes(recipe.data, recipe.data.side, cache)
     train, val = (InMemoryDetection(split, recipe.detector.has_mask_head) for split in (dataset.train, dataset.val))
-    return DetectionData(dataset.info.names, train, val)
+    return DenseData(dataset.info.names, train, val)
 
 
 def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
@@ -116,21 +100,18 @@ def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
     empty = len(train) - len(kept)
     notes = (f"train: images without objects, left out: {empty:,}",) if empty else ()
     chosen = _random_subset(train, kept, data.train_size, "train_size")
-    return DetectionData(
+    return DenseData(
         train.names,
         chosen,
         _random_subset(val, np.arange(len(val)), data.val_size, "val_size"),
         (*train.notes, *val.notes, *notes),
+        annotation_files(root),
     )
 
 
 def _random_subset(source: CocoDetection, indices: np.ndarray, size: int | None, key: str) -> SubsetSource:
     """A random subset of those images, or all. Raises `DataError` if there are too few, or none has an object."""
-    if size is not None and size > len(indices):
-        raise DataError(f"`data.{key}` must be at most the {len(indices):,} images that there are", value=size)
-    if size is not None:
-        indices = np.sort(np.random.default_rng(0).permutation(indices)[:size])
-    chosen = SubsetSource(source, tuple(indices.tolist()))
+    chosen = SubsetSource(source, tuple(indices[random_subset(len(indices), size, key)].tolist()))
     if not np.isin(chosen.indices, source.trainable()).any():
         crowds = int(source.is_crowd.sum())
         marked = [f"objects that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]

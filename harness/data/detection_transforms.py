@@ -4,6 +4,7 @@ Shapes: B instances, H W height and width of the image; boxes are x0, y0, x1, y1
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ RGB_CHANNELS = 3
 Source = TypeVar("Source", bound=ReadableFiles)
 Recipe = TypeVar("Recipe", DetectionRecipe, SegmentationRecipe)
 Item = TypeVar("Item")
+Split = TypeVar("Split")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,20 @@ class DetectionSample:
             target["masks"] = torch.from_numpy(np.ascontiguousarray(self.masks[has_area]))
             target["has_mask"] = torch.from_numpy(self.has_mask[has_area])
         return target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseData(Generic[Split]):
+    """The training and validation images of a dense-prediction recipe."""
+
+    names: tuple[str, ...]
+    """Names of the classes."""
+    train: Split
+    val: Split
+    notes: tuple[str, ...] = ()
+    """Messages for the user about the data."""
+    annotations: tuple[Path, ...] = ()
+    """Files of annotations in addition to those of the splits; their content is part of the data's record."""
 
 
 class DenseItems(Dataset[Item], Generic[Source, Recipe, Item]):

@@ -286,12 +286,6 @@ def decode_square(path: Path, side: int, levels: ValueRange | None = None) -> Cr
     return CroppedImage(center_square(picture.image, side), picture.remarks)
 
 
-def read_square(path: Path, side: int, levels: ValueRange | None = None) -> NDArray[np.uint8] | None:
-    """The image's center square as RGB, (3, side, side); None for a file that cannot be read."""
-    square = decode_square(path, side, levels)
-    return None if isinstance(square, UnreadableFile) else square.pixels
-
-
 def image_or_failure_of(path: Path, levels: ValueRange | None = None) -> Image.Image | UnreadableFile:
     """The whole image of a file as RGB, or the reason why it cannot be read."""
     try:

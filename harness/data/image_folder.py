@@ -29,19 +29,21 @@ from harness.data.image_file import (
     read_value_range,
 )
 from harness.data.labels import label_order
-from harness.data.preflight import (
+from harness.data.read_report import (
     MAX_S,
     MAX_SAMPLED,
     SplitSample,
-    require_enough,
+    reasons_text,
+    remark_notes,
+    require_mostly_readable,
     require_readable_sample,
     sample_notes,
     sample_splits,
     spread_indices,
+    unreadable_note,
 )
-from harness.data.read_report import reasons_text, remark_notes, require_mostly_readable, unreadable_note
 from harness.data.resampling import pool_indices, pool_key, resampled
-from harness.data.subsets import data_root
+from harness.data.subsets import data_root, require_enough
 from harness.data.threads import map_in_threads
 from harness.errors import DataError
 
@@ -60,11 +62,16 @@ def describe(recipe: ProxyRecipe) -> DataInfo:
     """The names of the classes, which are the folders in `train`; no file is opened."""
     root = data_root(recipe, IMAGE_FOLDER_LAYOUT)
     names = classes_of(root, "train")
+    require_known_classes(root, names)
+    return DataInfo(len(names), 3, names)
+
+
+def require_known_classes(root: Path, names: Sequence[str]) -> None:
+    """Raise `DataError` for a class of `val` that is not among these."""
     unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
         rule = f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:MAX_NAMED])})"
         raise DataError(rule, place=str(root / "val"), remedy=f"Expected: {IMAGE_FOLDER_LAYOUT}.")
-    return DataInfo(len(names), 3, names)
 
 
 def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:
@@ -76,7 +83,7 @@ def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:
 
 
 def check(recipe: ProxyRecipe, cache: Path, digest: str | None) -> tuple[str, ...]:
-    """See `harness.data.check`: sizes are compared with all files, and images are decoded; see `preflight`."""
+    """See `harness.data.check`: sizes are compared with all files, and images are decoded; see `read_report`."""
     info, root = describe(recipe), data_root(recipe, IMAGE_FOLDER_LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     chosen, labels = _pool(files, recipe)

@@ -1,11 +1,11 @@
-"""The interface between a training at full scale and its images: color images by index, and their labels."""
+"""The images of a training at full scale: color images by index, and their labels; and what is expected of a folder."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from PIL import Image
 from harness.config.recipes.full_scale import ClassificationDataConfig, ClassificationRecipe, ImageDataConfig
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DATASETS, Dataset, Split, check
+from harness.data.coco import COCO_LAYOUT
 from harness.data.data_record import DataRecord, record_data
 from harness.data.image_file import (
     NO_VALUE_RANGE,
@@ -23,12 +24,12 @@ from harness.data.image_file import (
     image_or_failure_of,
     read_value_range,
 )
-from harness.data.image_folder import IMAGE_FOLDER_LAYOUT, classes_of, files_of
-from harness.data.preflight import check_images, require_classes
-from harness.data.read_report import ReadableFiles
+from harness.data.image_folder import IMAGE_FOLDER_LAYOUT, classes_of, files_of, require_known_classes
+from harness.data.read_report import ReadableFiles, check_images
+from harness.data.segmentation_files import ADE20K_CLASSES, ADE20K_LAYOUT, CITYSCAPES_CLASSES, CITYSCAPES_LAYOUT
 from harness.data.shapes.dataset import VAL_SIZE
 from harness.data.shapes.dataset import load as load_annotated
-from harness.data.subsets import stratified_subset
+from harness.data.subsets import require_classes, stratified_subset
 from harness.errors import DataError
 
 DATA_OPTION = "--data"
@@ -119,7 +120,7 @@ def record_classification(recipe: ClassificationRecipe, root: Path | None, cache
 
 
 def check_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> tuple[str, ...]:
-    """Check the images of a recipe before anything is trained or written; returns notes (`harness.data.preflight`).
+    """Check the images of a recipe before anything is trained or written; returns notes (`harness.data.read_report`).
 
     Raises `DataError`s that name `--data` for images that cannot be trained on.
     """
@@ -203,14 +204,6 @@ def levels_in(folders: Sequence[ImageFiles]) -> ValueRange:
     return read_value_range([folder.path(i) for folder in folders for i in range(len(folder))])
 
 
-def require_known_classes(root: Path, names: Sequence[str]) -> None:
-    """Raise `DataError` for a class of `val` that is not among these."""
-    unknown = sorted(set(classes_of(root, "val")) - set(names))
-    if unknown:
-        rule = "every class of `val` must be a class of `train`"
-        raise DataError(rule, value=unknown[0], place=str(root / "val"), remedy=IMAGE_FOLDER_LAYOUT)
-
-
 def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -> ImageFiles:
     """The images of a split in a folder of classes: a stratified subset of this size, or all."""
     files = files_of(root / split, names)
@@ -267,3 +260,46 @@ def naming_option() -> Iterator[None]:
         if error.place is not None and error.place.startswith("proxy."):
             error.place = "data" + error.place.removeprefix("proxy") if error.place.endswith("_size") else DATA_OPTION
         raise
+
+
+class ExpectedImages(NamedTuple):
+    """The expected images of a recipe."""
+
+    layout: str
+    """Layout of the folder."""
+    name: str | None
+    """Name of the data set; None for a folder of any images."""
+    images: int | None
+    """Number of training images; None if neither the recipe nor the name determines it."""
+    classes: int | None
+
+
+IMAGENET_SIZES = {1000: ("ImageNet-1K", 1_281_167), 21_841: ("ImageNet-22K", 14_197_122)}
+"""Name and number of training images, by the number of classes, as they are distributed."""
+EXPECTED_BY_DATASET = {
+    **{
+        name: ExpectedImages(
+            distributed.layout, distributed.title, source.sizes and source.sizes[0], distributed.classes
+        )
+        for name, source in DATASETS.items()
+        if (distributed := source.distributed) is not None
+    },
+    "ade20k": ExpectedImages(ADE20K_LAYOUT, "ADE20K", 20_210, ADE20K_CLASSES),
+    "cityscapes": ExpectedImages(CITYSCAPES_LAYOUT, "Cityscapes", 2_975, len(CITYSCAPES_CLASSES)),
+    "coco": ExpectedImages(COCO_LAYOUT, "COCO 2017 without its empty images", 117_266, 80),
+}
+
+
+def is_data_present(dataset: str, folder: Path | None) -> bool:
+    """Whether the images can be read: they are generated, or their folder exists."""
+    return dataset in GENERATED_DATASETS or (folder is not None and folder.expanduser().is_dir())
+
+
+def expected_images(data: ImageDataConfig, dataset: str) -> ExpectedImages:
+    """The images of a recipe whose data set is read from a folder."""
+    expected = EXPECTED_BY_DATASET.get(dataset)
+    if expected is None:
+        classes = data.classes if isinstance(data, ClassificationDataConfig) else None
+        name, images = IMAGENET_SIZES.get(classes or 0, (None, None))
+        expected = ExpectedImages(IMAGE_FOLDER_LAYOUT, name, images, classes)
+    return expected if data.train_size is None else expected._replace(images=data.train_size)

@@ -8,6 +8,7 @@ Shapes: N images, I input channels of the network, H W height and width, in trai
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,19 +20,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.config.recipes.segmentation import SegmentationAugmentation, SegmentationRecipe
-from harness.data.data_record import DataRecord, record_data
-from harness.data.detection_transforms import DenseItems, resized_sides
+from harness.data.detection_transforms import DenseData, DenseItems, resized_sides
+from harness.data.image_file import read_sampled_value_range
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
 from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index, first_readable
 from harness.data.seeding import mix_seed
-from harness.data.segmentation_datasets import CITYSCAPES_CLASSES, open_ade20k, open_cityscapes, read_ade20k_classes
 from harness.data.segmentation_files import (
+    CITYSCAPES_CLASSES,
     IGNORED,
     Mask,
     SegmentationFiles,
     SegmentationSource,
+    open_ade20k,
+    open_cityscapes,
+    read_ade20k_classes,
     require_labels,
-    segmentation_levels,
 )
 from harness.errors import DataError
 
@@ -64,16 +67,7 @@ class InMemorySegmentation(InMemoryImages):
         return f"image {i}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentationData:
-    """The training and validation images of a recipe."""
-
-    names: tuple[str, ...]
-    """Names of the classes."""
-    train: SegmentationFiles | InMemorySegmentation
-    val: SegmentationFiles | InMemorySegmentation
-    notes: tuple[str, ...] = ()
-    """Messages for the user about images that were left out."""
+SegmentationData = DenseData[SegmentationFiles | InMemorySegmentation]
 
 
 def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path) -> SegmentationData:
@@ -81,43 +75,34 @@ def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path
     return SEGMENTATION_SOURCES[recipe.data.dataset](recipe, root, cache)
 
 
-def record_segmentation(recipe: SegmentationRecipe, data: SegmentationData, root: Path | None) -> DataRecord:
-    """The record of a segmentation's data: images and masks."""
-    folder = None if isinstance(data.train, InMemorySegmentation) else folder_of(recipe.data.dataset, root)
-    return record_data(recipe.data.dataset, data.names, {"train": data.train, "val": data.val}, root=folder)
-
-
 def _shapes(recipe: SegmentationRecipe, _: Path | None, cache: Path) -> SegmentationData:
     dataset = load_shapes(recipe.data, recipe.data.side, cache)
-    return SegmentationData(
+    return DenseData(
         (BACKGROUND, *dataset.info.names), InMemorySegmentation(dataset.train), InMemorySegmentation(dataset.val)
     )
 
 
-def _cityscapes(recipe: SegmentationRecipe, root: Path | None, _: Path) -> SegmentationData:
-    folder, data = folder_of(recipe.data.dataset, root), recipe.data
-    train, val = open_cityscapes(folder, "train", data.train_size), open_cityscapes(folder, "val", data.val_size)
-    return _in_files(CITYSCAPES_CLASSES, train, val)
-
-
-def _ade20k(recipe: SegmentationRecipe, root: Path | None, _: Path) -> SegmentationData:
-    folder, data = folder_of(recipe.data.dataset, root), recipe.data
-    train, val = open_ade20k(folder, "train", data.train_size), open_ade20k(folder, "val", data.val_size)
-    return _in_files(read_ade20k_classes(folder), train, val)
-
-
-def _in_files(names: tuple[str, ...], train: SegmentationFiles, val: SegmentationFiles) -> SegmentationData:
+def _in_files(
+    open_split: Callable[[Path, str, int | None], SegmentationFiles],
+    read_classes: Callable[[Path], tuple[str, ...]],
+    recipe: SegmentationRecipe,
+    root: Path | None,
+    _: Path,
+) -> SegmentationData:
     """Both splits, with the range of their images. Raises `DataError` if one has no labeled pixel."""
-    levels = segmentation_levels(train, val)
+    folder, data = folder_of(recipe.data.dataset, root), recipe.data
+    train, val = open_split(folder, "train", data.train_size), open_split(folder, "val", data.val_size)
+    names = read_classes(folder)
+    levels = read_sampled_value_range([image for split in (train, val) for image, _ in split.pairs])
     splits = replace(train, levels=levels), replace(val, levels=levels)
     for name, split in zip(("training", "validation"), splits, strict=True):
         require_labels(split, name)
-    return SegmentationData(names, *splits, notes=() if levels.about is None else (levels.about,))
+    return DenseData(names, *splits, notes=() if levels.about is None else (levels.about,))
 
 
 SEGMENTATION_SOURCES: dict[str, Callable[[SegmentationRecipe, Path | None, Path], SegmentationData]] = {
-    "cityscapes": _cityscapes,
-    "ade20k": _ade20k,
+    "cityscapes": partial(_in_files, open_cityscapes, lambda _: CITYSCAPES_CLASSES),
+    "ade20k": partial(_in_files, open_ade20k, read_ade20k_classes),
     "shapes": _shapes,
 }
 """Functions of (recipe, folder, cache) that open the images, by `SegmentationDataConfig.dataset`."""

@@ -12,7 +12,7 @@ from PIL import Image
 from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.data import DATASETS
 from harness.data.image_file import NO_VALUE_RANGE, UnreadableFile
-from harness.data.image_folder import classes_of
+from harness.data.image_folder import classes_of, require_known_classes
 from harness.data.image_sources import (
     GENERATED_DATASETS,
     ImageSource,
@@ -22,7 +22,6 @@ from harness.data.image_sources import (
     levels_in,
     naming_option,
     proxy_data,
-    require_known_classes,
 )
 from harness.data.labels import LabelAssignment, assign_by_position, assign_labels
 from harness.data.shapes.dataset import VAL_SIZE, make

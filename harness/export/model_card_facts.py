@@ -12,8 +12,7 @@ from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 from harness.storage.workspace import Workspace
 from harness.training.environment import describe_environment
 from harness.training.full_scale.folder import WEIGHTS
-from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import FullScaleEpoch, to_plain
+from harness.training.full_scale.messages import FullScaleEpoch, read_epochs, to_plain
 from harness.training.full_scale.records import read_environments
 
 METRIC_TITLES = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss"}

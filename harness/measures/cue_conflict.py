@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.cue_conflict import (
-    IMAGENET_CLASSES,
     SIXTEEN_CLASS_MEMBERS,
     SIXTEEN_CLASSES,
     Stimuli,
     Stimulus,
     find_stimuli,
 )
-from harness.data.image_file import read_sampled_value_range, read_square
-from harness.data.labels import class_differences, imagenet_synsets
+from harness.data.image_file import CroppedImage, decode_square, read_sampled_value_range
+from harness.data.labels import IMAGENET_CLASSES, class_differences, imagenet_synsets
 from harness.data.preprocessing import Preprocessing, published_normalization
 from harness.errors import DataError, UserError
 from harness.measures.erf_comparison import progress_printer
@@ -132,9 +131,9 @@ def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, l
     for start in range(0, len(stimuli), STIMULI_BATCH):
         images, readable = [], []
         for stimulus in stimuli[start : start + STIMULI_BATCH]:
-            image = read_square(stimulus.path, side, levels)
-            if image is not None:
-                images.append(image)
+            square = decode_square(stimulus.path, side, levels)
+            if isinstance(square, CroppedImage):
+                images.append(square.pixels)
                 readable.append(stimulus)
         if readable:
             yield torch.from_numpy(np.stack(images)), readable

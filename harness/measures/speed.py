@@ -1,25 +1,35 @@
 """Speed and memory on the device and with the threads of the run: of the merged network, and of a training step.
 
-Times are taken while no other harness process computes on the device.
+Times are taken with exclusive use of the device: no other harness process computes on it. Those of inference are cached
+on disk, so that equal networks share one measurement: they depend on the merged network's structure and not on its
+weights, so all seeds of a configuration, and all configurations that merge into one network, have the same latency in
+every table.
 """
 
 import copy
+import platform
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.augment import normalize
 from harness.errors import OutOfMemory
 from harness.measures.base import TrainedRun, merged_for_inference
-from harness.measures.timing_cache import MetricValues, cached_times, time_undisturbed
+from harness.ops.autotune import is_tuned
 from harness.ops.timing import TimingBudget, time_interleaved, time_until_precise
-from harness.training.device import autocast, isolated_rng, place_images
+from harness.system.atomic_write import read_json, write_cache
+from harness.system.code_revision import operator_digest
+from harness.system.device_slot import COMPUTER_WAITS_S, measuring
+from harness.system.fingerprint import fingerprint
+from harness.training.device import autocast, device_name, isolated_rng, place_images
 
 LATENCY_WARM_UP = 5
 LATENCY_PASSES = 30
@@ -32,6 +42,11 @@ THROUGHPUT_DISTURBED = "throughput_disturbed"
 THROUGHPUT_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, single_sample_s=5.0)
 
 TRAIN_STEP_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, single_sample_s=10.0)
+SCALARS = (bool, int, float, str, tuple, type(None))
+REVISION = 1
+"""Increased when times are measured in a different way."""
+
+MetricValues = dict[str, float]
 
 
 @torch.no_grad()
@@ -184,3 +199,82 @@ def _on_cpu(call: Callable[[], Iterable[Tensor]]) -> tuple[int, list[Tensor]]:
         held += event.cpu_memory_usage()
         peak = max(peak, held)
     return peak, results
+
+
+def time_undisturbed(trained: TrainedRun, measure: Callable[[], MetricValues]) -> tuple[MetricValues, bool]:
+    """Measure while no other harness process computes on the device; also returns whether that was achieved."""
+    with measuring(trained.device) as is_quiet:
+        start = time.monotonic()
+        metrics = measure()
+        held_s = time.monotonic() - start
+    return metrics, is_quiet and held_s < COMPUTER_WAITS_S
+
+
+def cached_times(
+    trained: TrainedRun, name: str, model: nn.Module, images: Tensor, measure: Callable[[], MetricValues]
+) -> tuple[MetricValues, bool]:
+    """The times of this network under these conditions, from `trained.times` or measured now.
+
+    Only undisturbed measurements are stored. Returns the metrics, and whether they are undisturbed.
+    """
+    key = timing_conditions(name, model, images)
+    path = None if trained.times is None else trained.times / f"{name}-{fingerprint(key)}.json"
+    if path is not None and (cached := _read(path, key)) is not None:
+        return cached, True
+
+    def unless_kept() -> MetricValues:
+        """Another worker may have measured the same while this one waited."""
+        return (None if path is None else _read(path, key)) or measure()
+
+    metrics, is_quiet = time_undisturbed(trained, unless_kept)
+    is_quiet = is_quiet and not any(name.endswith("_disturbed") for name in metrics)
+    if path is not None and is_quiet:
+        write_cache(path, {"conditions": key, "metrics": metrics})
+    return metrics, is_quiet
+
+
+def timing_conditions(name: str, model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Everything that the network's times depend on."""
+    device = images.device
+    return {
+        "times": name,
+        "revision": REVISION,
+        "network": network_digest(model),
+        "device": device_name(device),
+        "machine": platform.machine(),
+        "precision": str(images.dtype).removeprefix("torch."),
+        "shape": list(images.shape),
+        "is_channels_last": images.is_contiguous(memory_format=torch.channels_last),
+        "threads": torch.get_num_threads(),
+        "operator": operator_digest(),
+        "is_tuned": is_tuned(),
+        "torch": str(torch.__version__),
+    }
+
+
+def network_digest(model: nn.Module) -> str:
+    """Fingerprint of a network's structure, without its weights: modules, their settings, shapes of their tensors."""
+    modules = [
+        [
+            name,
+            type(module).__qualname__,
+            sorted((key, repr(value)) for key, value in vars(module).items() if isinstance(value, SCALARS)),
+            [
+                (key, list(tensor.shape), str(tensor.dtype))
+                for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            ],
+        ]
+        for name, module in model.named_modules()
+    ]
+    return fingerprint(modules)
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> MetricValues | None:
+    """The metrics in a file; None if it is missing, damaged, or for other conditions."""
+    try:
+        kept = read_json(path)
+        if kept["conditions"] != key:
+            return None
+        return {str(name): float(value) for name, value in kept["metrics"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from harness.analysis.formatting import DASH, join_words, plural, si
 from harness.data.batching import BatchPlan
-from harness.data.expected_images import ExpectedImages
+from harness.data.image_sources import ExpectedImages
 from harness.models.cost import network_cost
 from harness.report.console import plain_table
 from harness.report.full_scale import (

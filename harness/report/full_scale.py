@@ -21,7 +21,7 @@ from harness.analysis.formatting import (
 from harness.analysis.summary import full_scale_status
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.data.batching import BatchPlan
-from harness.data.expected_images import ExpectedImages
+from harness.data.image_sources import ExpectedImages
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DataInfo
-from harness.errors import StudyError
+from harness.errors import StudyError, first_of
 from harness.storage import Store
 
 DATA_FILE = "data.json"
@@ -71,9 +71,7 @@ def data_notes(store: Store, study: str, info: DataInfo) -> list[str]:
 
 
 def _digests(digests: set[str | None]) -> str:
-    return ", ".join(
-        sorted(f"content {digest}" if digest is not None else f"content {UNKNOWN_DIGEST}" for digest in digests)
-    )
+    return ", ".join(sorted(f"content {digest or UNKNOWN_DIGEST}" for digest in digests))
 
 
 def _description(info: DataInfo) -> dict[str, Any]:
@@ -87,8 +85,7 @@ def _difference(folder: Path, info: DataInfo) -> str:
     except (OSError, ValueError):
         return ""
     now, parts = _description(info), []
-    classes = _changes(before.get("classes") or [], now["classes"])
-    if classes:
+    if classes := _changes(before.get("classes") or [], now["classes"]):
         parts.append(f"classes: {classes}")
     if before.get("images") != now["images"]:
         parts.append(f"training and validation images: {_counts(before.get('images'))}, now {_counts(now['images'])}")
@@ -106,8 +103,4 @@ def _changes(before: Sequence[str], now: Sequence[str]) -> str:
         "added": [name for name in now if name not in before],
         "gone": [name for name in before if name not in now],
     }
-    return ", ".join(
-        f"{', '.join(names[:MAX_NAMED])}{', ...' if len(names) > MAX_NAMED else ''} {kind}"
-        for kind, names in kinds.items()
-        if names
-    )
+    return ", ".join(f"{first_of(names, MAX_NAMED)} {kind}" for kind, names in kinds.items() if names)

@@ -17,8 +17,13 @@ from harness.storage import FullScaleRow, FullScaleRuns, Store
 from harness.system.fingerprint import fingerprint
 from harness.training.full_scale.folder import EPOCHS
 from harness.training.full_scale.job import FullScaleJob
-from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import VALIDATION_FIELDS, FullScaleEpoch, FullScaleMessage, to_plain
+from harness.training.full_scale.messages import (
+    VALIDATION_FIELDS,
+    FullScaleEpoch,
+    FullScaleMessage,
+    read_epochs,
+    to_plain,
+)
 from harness.training.full_scale.records import earlier_environments, read_environments
 from harness.training.run import RunState, Started, state_after
 

@@ -1,6 +1,5 @@
 """Networks with their weights: random, of a run's checkpoint, or of a file; see `analysis.networks` for NETWORK."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -16,7 +15,7 @@ from harness.data.labels import class_differences
 from harness.errors import DataError, UserError
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
-from harness.models.weights import read_weights
+from harness.models.weights import read_names, read_weights
 from harness.storage.data_changes import recorded_classes
 from harness.system.device_slot import computing
 from harness.system.fingerprint import short_id
@@ -175,7 +174,10 @@ def _names_of_run(network: LoadedNetwork, recipe: ProxyRecipe) -> tuple[str, ...
 
 
 def _names_of_training(network: LoadedNetwork, file: Path) -> tuple[str, ...] | None:
-    names = _read_names(file, network.spec.classes)
+    try:
+        names = read_names(file.read_text(encoding="utf-8"), network.spec.classes)
+    except (OSError, ValueError):
+        names = None
     if names is None and network.classes is None and file.exists():
         rule = f"{CLASSES} must list the names of the {network.spec.classes:,} classes of the weights"
         remedy = "Without it, classes are taken by their position: remove it where that is right."
@@ -188,12 +190,3 @@ def _names_of_training(network: LoadedNetwork, file: Path) -> tuple[str, ...] | 
         place=str(file),
         remedy=f"Remove {CLASSES}: the weights have the names, too.",
     )
-
-
-def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
-    try:
-        names = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
-    return tuple(names) if is_whole else None

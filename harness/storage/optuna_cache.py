@@ -139,13 +139,6 @@ class CachedTrialStorage(BaseStorage):
         trials = [trial for trial in self._of(study_id) if states is None or trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
-    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
-        """From memory."""
-        trials = self._of(study_id)
-        if trial_number >= len(trials):
-            raise KeyError(f"no trial number {trial_number} in the study with id {study_id}")
-        return trials[trial_number]._trial_id
-
     # Trials: writing
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
-from harness.errors import StoreError
+from harness.errors import StoreError, first_of
 from harness.storage.database import upsert
 from harness.storage.rows import environments_of, stored_environments
 from harness.storage.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
@@ -105,7 +105,7 @@ def missing_epochs_cause(epochs: Iterable[int], total: int) -> str | None:
     missing = missing_epochs(epochs, total)
     if not missing:
         return None
-    named = ", ".join(map(str, missing[:MAX_NAMED])) + (", ..." if len(missing) > MAX_NAMED else "")
+    named = first_of(missing, MAX_NAMED)
     return f"its learning curve lacks {len(missing)} of {total} epochs ({named}); run the same command again"
 
 

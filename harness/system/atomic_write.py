@@ -4,11 +4,13 @@ The new version is written under a temporary name in the same folder, and rename
 """
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 REPLACED = "replaced"
 """Name of the old folder inside the new one, until it is removed."""
@@ -37,6 +39,21 @@ def atomic_write_text(path: Path, text: str, *, is_shared: bool = False) -> None
     """Write a text in UTF-8; see `atomic_write`."""
     with atomic_write(path, is_shared=is_shared) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_cache(path: Path, content: object) -> None:
+    """Write JSON for later processes to read with `read_json`; if that fails, they compute the content again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, json.dumps(content), is_shared=True)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

@@ -5,14 +5,12 @@ and neither does another minor version of Python. Neither torch nor the code its
 """
 
 import ast
-import contextlib
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from harness.system.atomic_write import atomic_write_text
+from harness.system.atomic_write import read_json, write_cache
 
 PACKAGE = Path(__file__).parent.parent
 OPERATOR = ("ops",)
@@ -36,15 +34,9 @@ DOWNSTREAM = (
 """Further code that affects the outcome of a transfer."""
 FULL_SCALE = (
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
-    *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
-    *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
-    *("data/validation_images.py",),
-    *("executors/full_scale.py",),
-    *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
-    *("training/full_scale/job.py", "training/full_scale/logger.py", "training/full_scale/loop.py"),
-    *("training/full_scale/messages.py", "training/full_scale/process_group.py", "training/full_scale/records.py"),
-    *("training/full_scale/state.py", "training/full_scale/step_time.py", "training/full_scale/timer.py"),
-    *("training/full_scale/worker.py",),
+    *("data/batching.py", "data/data_record.py", "data/detection.py", "data/image_sources.py", "data/loading.py"),
+    *("data/preprocessing.py", "data/segmentation.py", "data/validation_images.py", "executors/full_scale.py"),
+    *("training/accuracy.py", "training/accuracy_results.py", "training/full_scale", "training/tasks"),
     *("training/metrics/classification.py",),
 )
 """Further code that affects the outcome of a full-scale training, in addition to all of the above."""
@@ -92,7 +84,7 @@ def _digest(names: Sequence[str]) -> str:
     digests = _read_cache()
     if content not in digests:
         digests[content] = digest_files(files, PACKAGE)
-        _write_cache(digests)
+        write_cache(CACHE, dict(list(digests.items())[-MAX_CACHED:]))
     return digests[content]
 
 
@@ -132,16 +124,6 @@ def _is_docstring(node: ast.AST) -> bool:
 
 
 def _read_cache() -> dict[str, str]:
-    try:
-        digests = json.loads(CACHE.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    digests = read_json(CACHE)
     is_sound = isinstance(digests, dict) and all(isinstance(d, str) and len(d) == DIGITS for d in digests.values())
     return digests if is_sound else {}
-
-
-def _write_cache(digests: dict[str, str]) -> None:
-    """Store the digests for other processes; if the folder is not writable, each process computes its own."""
-    with contextlib.suppress(OSError):
-        CACHE.parent.mkdir(exist_ok=True)
-        atomic_write_text(CACHE, json.dumps(dict(list(digests.items())[-MAX_CACHED:])), is_shared=True)

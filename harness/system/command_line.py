@@ -38,7 +38,6 @@ def program_name() -> list[str]:
     on_path = shutil.which("harness")
     if on_path and script.exists() and Path(on_path).samefile(script):
         return ["harness"]
-    program = script if script.exists() else Path(sys.executable)
-    folder = Path.cwd()
-    text = str(program.relative_to(folder)) if program.is_relative_to(folder) else str(program)
-    return [text] if script.exists() else [text, "-m", "harness"]
+    if script.exists():
+        return [str(short_path(script))]
+    return [str(short_path(Path(sys.executable))), "-m", "harness"]

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from typing import Any, TypeVar
 from harness.system.slot_files import HAS_LOCKS, POLL_S, SlotFiles, close_all
 
 T = TypeVar("T")
+MachineSlot = Callable[[], AbstractContextManager[bool]]
+"""Locks the machine's slot of the processor exclusively, as `measuring`; work inside may compute and measure."""
 
 CPU = "cpu"
 SLOTS_FOLDER = "large-kernel-harness-slots"
@@ -43,14 +46,6 @@ TURN_S = 10.0
 """How long a series of samples holds the slot before it releases it for computations."""
 BETWEEN_TURNS_S = 0.05
 """How long the slot is then free: long enough for a process that polls to lock it."""
-
-
-@dataclass(frozen=True, slots=True)
-class MeasurementConditions:
-    """The conditions under which a measurement was taken."""
-
-    is_quiet: bool
-    """Whether no other process of the harness computes on the device meanwhile."""
 
 
 @dataclass(slots=True)
@@ -162,24 +157,24 @@ def released_cpu_slot() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
+def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator[bool]:
     """Lock the slot of a device exclusively, and settle; the shared locks of this thread are released meanwhile.
 
-    On a GPU the processor's slot is locked shared: other processes may train on it meanwhile, but not measure. After
-    `timeout_s` without the slot (by default `MEASURER_WAITS_S`), `is_quiet` is False. Inside another `measuring` it
-    does nothing.
+    Yields whether no other process of the harness computes on the device meanwhile; after `timeout_s` without the slot
+    (by default `MEASURER_WAITS_S`) one may. On a GPU the processor's slot is locked shared: other processes may train
+    on it meanwhile, but not measure. Inside another `measuring` it does nothing.
     """
     outer = _state.hold
     if outer is not None and outer.is_measuring:
-        yield MeasurementConditions(outer.is_quiet)
+        yield outer.is_quiet
         return
     if outer is not None:
         outer.finish()
         outer.release()
     try:
-        with _alone(_slots(_names(device)), timeout_s) as quiet:
-            _state.hold = _HeldSlots((), _finisher(device), 0.0, is_measuring=True, is_quiet=quiet.is_quiet)
-            yield quiet
+        with _alone(_slots(_names(device)), timeout_s) as is_quiet:
+            _state.hold = _HeldSlots((), _finisher(device), 0.0, is_measuring=True, is_quiet=is_quiet)
+            yield is_quiet
     finally:
         _state.hold = outer
         if outer is not None:
@@ -222,32 +217,23 @@ def counting_measurements() -> Iterator[MeasurementCounter]:
         _state.watch = before
 
 
-@dataclass(frozen=True, slots=True)
-class MachineSlots:
-    """The slots of the machine, for a process that has separate slots."""
-
-    folder: Path
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[MeasurementConditions]:
-        """Lock the processor's slot exclusively, as `measuring` does; work inside may compute and measure."""
-        assert _state.hold is None, "a thread that holds a slot would wait for itself"
-        with _alone(_slots((CPU,), self.folder)) as quiet:
-            yield quiet
-
-
 @contextlib.contextmanager
-def separate_slots() -> Iterator[MachineSlots]:
+def separate_slots() -> Iterator[MachineSlot]:
     """Use a separate folder of slots for this process and those that it starts inside the block.
 
     For measuring work that uses the slots itself and would otherwise wait for the process that measures it: this
-    process locks the machine's slot exclusively (`MachineSlots.alone`), and the work uses the separate slots.
+    process locks the machine's slot exclusively (the yielded function), and the work uses the separate slots.
     """
-    machine, before = MachineSlots(_folder()), os.environ.get(OTHER_FOLDER)
+    machine, before = _folder(), os.environ.get(OTHER_FOLDER)
+
+    def alone() -> AbstractContextManager[bool]:
+        assert _state.hold is None, "a thread that holds a slot would wait for itself"
+        return _alone(_slots((CPU,), machine))
+
     with tempfile.TemporaryDirectory(prefix=f"{SLOTS_FOLDER}-") as folder:
         os.environ[OTHER_FOLDER] = folder
         try:
-            yield machine
+            yield alone
         finally:
             del os.environ[OTHER_FOLDER]
             if before is not None:
@@ -255,8 +241,8 @@ def separate_slots() -> Iterator[MachineSlots]:
 
 
 @contextlib.contextmanager
-def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
-    """Lock the last of these slots exclusively and the others shared; without slots, `is_quiet` is False."""
+def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None = None) -> Iterator[bool]:
+    """Lock the last of these slots exclusively and the others shared; yields whether this succeeded, as `measuring`."""
     if timeout_s is None:
         timeout_s = WAITS_AGAIN_S if slots and slots[-1].is_starved else MEASURER_WAITS_S
     start = time.monotonic()
@@ -267,7 +253,7 @@ def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None = None) -> Iter
     try:
         if begin - start > POLL_S:
             time.sleep(SETTLE_S)
-        yield MeasurementConditions(is_quiet)
+        yield is_quiet
     finally:
         for slot in held:
             slot.release()

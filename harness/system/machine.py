@@ -71,11 +71,7 @@ def _ratio(*paths: Path) -> float | None:
 @functools.cache
 def cpu_name() -> str:
     """The processor's model name from /proc/cpuinfo, else its architecture."""
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> bool:
@@ -120,9 +116,14 @@ def gpu_name() -> str | None:
 
 @functools.cache
 def _cpu_flags() -> frozenset[str]:
+    return frozenset(_cpuinfo("flags|Features").split())
+
+
+def _cpuinfo(key: str) -> str:
+    """The first value of a key, a regular expression, in /proc/cpuinfo; empty if there is none."""
     try:
         text = CPUINFO.read_text()
     except OSError:
-        return frozenset()
-    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(match.group(1).split()) if match else frozenset()
+        return ""
+    match = re.search(rf"^(?:{key})\s*:(.*)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else ""

@@ -21,7 +21,7 @@ from harness.models.weights import save_weights
 from harness.storage import Store
 from harness.storage.load_network import WeightsOrigin
 from harness.storage.workspace import Workspace
-from harness.training.full_scale.preparation import write_description
+from harness.training.full_scale.records import write_description
 
 STUDY, SPEC, WEIGHTS = "study.yaml", "mine.yaml", "mine.safetensors"
 TRAINING, WITH_HEAD = "results/full_scale/net", "results/downstream/net-segment"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import describe, load
-from harness.data.image_file import read_square
+from harness.data.image_file import CroppedImage, decode_square
 from harness.data.subsets import stratified_subset
 from harness.errors import DataError
 
@@ -218,9 +218,9 @@ def test_more_images_than_there_are_cannot_be_asked_for(folder: Path, tmp_path: 
 
 
 def channel_means(path: Path) -> list[float]:
-    image = read_square(path, 8)
-    assert image is not None and image.shape == (3, 8, 8)
-    return [float(mean) for mean in image.mean(axis=(1, 2))]
+    image = decode_square(path, 8)
+    assert isinstance(image, CroppedImage) and image.pixels.shape == (3, 8, 8)
+    return [float(mean) for mean in image.pixels.mean(axis=(1, 2))]
 
 
 @pytest.mark.parametrize(
@@ -255,9 +255,9 @@ def test_an_image_is_turned_back_as_in_its_exif(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     upright.rotate(90).save(tmp_path / "x.jpg", exif=exif, quality=95)
-    image = read_square(tmp_path / "x.jpg", 8)
-    assert image is not None
-    assert image[:, :3].min() > 240 and image[:, 5:].max() < 15
+    image = decode_square(tmp_path / "x.jpg", 8)
+    assert isinstance(image, CroppedImage)
+    assert image.pixels[:, :3].min() > 240 and image.pixels[:, 5:].max() < 15
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])

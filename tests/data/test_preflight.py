@@ -16,7 +16,7 @@ from tiny_runs import tiny_spec
 from tiny_studies import called, files_of
 
 from harness.config.recipes.proxy import ProxyRecipe
-from harness.data import check, identify, image_folder, load, preflight
+from harness.data import check, identify, image_folder, load, read_report
 from harness.data.cache import require_varied
 from harness.errors import DataError
 from harness.executors.run_job import run_job
@@ -197,7 +197,7 @@ def test_a_worker_on_another_machine_ends_with_the_same_cause(tmp_path: Path) ->
 
 
 def test_of_many_images_an_evenly_spread_sample_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "MAX_SAMPLED", 20)
+    monkeypatch.setattr(read_report, "MAX_SAMPLED", 20)
     root = write_folder(tmp_path / "set", count=30)
     recipe = ProxyRecipe.model_validate(PROXY | {"root": str(root)})
     (note,) = check(recipe, tmp_path / "cache")
@@ -212,9 +212,9 @@ def test_of_many_images_an_evenly_spread_sample_is_looked_at(tmp_path: Path, mon
 def test_a_sample_is_refused_only_where_the_whole_is_beyond_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "MAX_SAMPLED", 20)
+    monkeypatch.setattr(read_report, "MAX_SAMPLED", 20)
     root = write_folder(tmp_path / "set", count=30)
-    looked = sorted(preflight.spread_indices(60, 20))
+    looked = sorted(read_report.spread_indices(60, 20))
     paths = sorted((root / "val").rglob("*.png"), key=lambda path: (path.parent.name, int(path.stem)))
     recipe = ProxyRecipe.model_validate(PROXY | {"root": str(root)})
     for i in looked[:5]:
@@ -231,7 +231,7 @@ def test_a_sample_is_refused_only_where_the_whole_is_beyond_doubt(
 def test_the_time_is_bounded_and_something_is_looked_at_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "MAX_S", 0.0)
+    monkeypatch.setattr(read_report, "MAX_S", 0.0)
     monkeypatch.setattr(image_folder, "MAX_S", 0.0)
     root = write_folder(tmp_path / "set", count=40)
     (note,) = check(ProxyRecipe.model_validate(PROXY | {"root": str(root)}), tmp_path / "cache")
@@ -240,7 +240,7 @@ def test_the_time_is_bounded_and_something_is_looked_at_in_any_case(
 
 @pytest.mark.parametrize(("total", "most"), [(1, 5), (5, 5), (6, 5), (1000, 7), (1_281_167, 2048)])
 def test_a_sample_is_spread_in_every_beginning(total: int, most: int) -> None:
-    indices = preflight.spread_indices(total, most)
+    indices = read_report.spread_indices(total, most)
     assert len(set(indices)) == min(total, most) and 0 <= min(indices) <= max(indices) < total
     if most == 2048:
         half = np.sort(indices[:1024])
@@ -248,7 +248,7 @@ def test_a_sample_is_spread_in_every_beginning(total: int, most: int) -> None:
 
 
 def test_sizes_are_checked_on_the_whole_of_a_large_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "MAX_SAMPLED", 4)
+    monkeypatch.setattr(read_report, "MAX_SAMPLED", 4)
     root = write_folder(tmp_path / "set", count=30)
     with pytest.raises(DataError, match="`train_size` must be at most the 60 images"):
         check(ProxyRecipe.model_validate(PROXY | {"root": str(root), "train_size": 61}), tmp_path / "cache")

@@ -20,15 +20,17 @@ from harness.data.segmentation import (
     open_segmentation,
     photometric_distortion,
 )
-from harness.data.segmentation_datasets import (
+from harness.data.segmentation_files import (
     ADE20K_INFO,
     CITYSCAPES_CLASSES,
     CITYSCAPES_LABELS,
+    IGNORED,
+    Mask,
+    SegmentationFiles,
     open_ade20k,
     open_cityscapes,
     read_ade20k_classes,
 )
-from harness.data.segmentation_files import IGNORED, Mask, SegmentationFiles
 from harness.errors import DataError
 from harness.training.tasks.segmentation import SegmentationTask
 

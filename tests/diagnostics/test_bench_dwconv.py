@@ -12,19 +12,7 @@ import torch
 
 from harness.cli import main
 from harness.cli.bench import PRECISIONS
-from harness.diagnostics.bench.dwconv import dwconv_candidates, fitting, measure_dwconv
-from harness.diagnostics.bench.dwconv_report import dwconv_tables, plot, styles
-from harness.diagnostics.bench.dwconv_results import (
-    COLUMNS,
-    DwconvResult,
-    gains,
-    growth,
-    memory,
-    targets,
-    write_csv,
-)
-from harness.diagnostics.bench.machine import at_precision, measure_peak
-from harness.diagnostics.bench.options import (
+from harness.diagnostics.bench.base import (
     CHOSEN,
     CONV2D,
     KERNELS,
@@ -36,6 +24,18 @@ from harness.diagnostics.bench.options import (
     DwconvOptions,
     StackShape,
 )
+from harness.diagnostics.bench.dwconv import dwconv_candidates, fitting, measure_dwconv
+from harness.diagnostics.bench.dwconv_results import (
+    COLUMNS,
+    DwconvResult,
+    gains,
+    growth,
+    memory,
+    targets,
+    write_csv,
+)
+from harness.diagnostics.bench.machine import at_precision, measure_peak
+from harness.diagnostics.bench.reports import dwconv_tables, plot, styles
 from harness.measures.speed import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS
@@ -234,13 +234,13 @@ def test_targets_are_held_where_they_apply() -> None:
     small, large = StackShape(32, 32, 32, 3), StackShape(32, 32, 32, 31)
     results = [*pair(large, "default", 1.0, 16.0), *pair(large, "channels_last", 2.0, 18.0)]
     results += pair(small, "default", 1.0, 0.9)
-    is_met = {target.about: target.is_met for target in targets(results, "cpu")}
+    is_met = {target.name: target.is_met for target in targets(results, "cpu")}
     assert is_met["geometric mean of the gain over 1 large single layers, default"] is True
     assert is_met["geometric mean of the gain over 1 large single layers, channels-last"] is False
     assert is_met[f"gain at {small}, better layouts"] is False
     assert len(list(targets(results, "cuda"))) == 1, "memory alone"
     on_gpu = pair(StackShape(64, 384, 16, 31, 24), "default", 1.0, 21.0, block="table 1", mode="forward")
-    assert [target.is_met for target in targets(on_gpu, "cuda") if "gain" in target.about] == [True]
+    assert [target.is_met for target in targets(on_gpu, "cuda") if "gain" in target.name] == [True]
 
 
 def test_rows_without_memory_are_shown() -> None:

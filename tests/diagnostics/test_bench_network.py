@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from harness.cli import main
+from harness.diagnostics.bench.base import BASELINES, LAYOUTS, NETWORK_MODES, NetworkOptions
 from harness.diagnostics.bench.network import (
     NetworkCandidate,
     baselines_at,
@@ -16,8 +17,7 @@ from harness.diagnostics.bench.network import (
     measure_networks,
     with_conv2d,
 )
-from harness.diagnostics.bench.network_report import COLUMNS, NetworkResult, best_layouts, network_tables
-from harness.diagnostics.bench.options import BASELINES, LAYOUTS, NETWORK_MODES, NetworkOptions
+from harness.diagnostics.bench.reports import NETWORK_COLUMNS, NetworkResult, best_layouts, network_tables
 from harness.errors import UserError
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
@@ -159,7 +159,7 @@ def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: p
     assert "inference at 32x32, batch 1, float32" in capsys.readouterr().out
     (table,) = tmp_path.glob("network_*.csv")
     with table.open() as file:
-        assert [tuple(row) for row in csv.DictReader(file)] == [COLUMNS] * 8
+        assert [tuple(row) for row in csv.DictReader(file)] == [NETWORK_COLUMNS] * 8
     assert "- Device: " in table.with_suffix(".md").read_text()
 
 

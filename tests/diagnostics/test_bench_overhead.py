@@ -10,23 +10,23 @@ from tiny_studies import TINY, write_study
 
 from harness.cli import main
 from harness.cli.bench import BENCH_SECTIONS
+from harness.diagnostics.bench import machine
+from harness.diagnostics.bench.actions import SECTIONS, write_results
 from harness.diagnostics.bench.base import BenchResult, BenchSize
-from harness.diagnostics.bench.driver_cost import driver_cost, trial_costs
-from harness.diagnostics.bench.machine import Conditions, bench_conditions
-from harness.diagnostics.bench.overhead import SECTIONS, write_results
-from harness.diagnostics.bench.proxies import InlineProcess, JobSeries, compare_executors, executor_results, train_all
-from harness.diagnostics.bench.startup import PARTS, help_time, parts_of_start
-from harness.diagnostics.bench.train_step import step_results
+from harness.diagnostics.bench.driver import PARTS, driver_cost, help_time, parts_of_start, trial_costs
+from harness.diagnostics.bench.proxies import (
+    InlineProcess,
+    JobSeries,
+    compare_executors,
+    executor_results,
+    step_results,
+    train_all,
+)
 from harness.errors import HarnessError
 from harness.executors import make_executor
 from harness.executors.base import WorkerRequest
 from harness.system.device_slot import separate_slots
 from harness.training.run import Epoch
-
-
-def made(**fields: Any) -> Conditions:
-    defaults = {"date": "2026-01-02 03:04 UTC", "machine": "a machine", "system": "Linux", "versions": "torch 2"}
-    return Conditions(**{**defaults, "load": 0.1, "cpus": 2, "is_quick": False, **fields})
 
 
 def tiny_jobs(folder: Path, **changes: Any) -> JobSeries:
@@ -56,7 +56,7 @@ def test_the_help_is_timed() -> None:
 
 @pytest.mark.long
 def test_a_start_is_taken_apart(tmp_path: Path) -> None:
-    with separate_slots() as machine, machine.alone():  # as the bench does: the study does not wait for others
+    with separate_slots() as alone, alone():  # as the bench does: the study does not wait for others
         parts = parts_of_start(write_study(tmp_path, TINY), "inline", tmp_path / "results")
     assert sum(parts.values()) < 50
     assert tuple(parts) == PARTS
@@ -133,17 +133,17 @@ def test_two_workers_are_held_against_twice_the_work_of_one() -> None:
 
 def test_what_changes_how_the_libraries_compute_is_among_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_CBWR", "AVX2")
-    assert (
-        "MKL_CBWR AVX2" in bench_conditions(is_quick=True).versions
-        and "training code" in bench_conditions(is_quick=True).versions
-    )
+    text = "\n".join(machine.condition_lines(is_quick=True))
+    assert "MKL_CBWR AVX2" in text and "training code" in text and "torch" in text
 
 
-def test_a_busy_machine_is_reported() -> None:
-    assert made(load=1.0).is_busy and not made(load=0.4).is_busy
-    assert sum("Warning" in line for line in made(load=1.0, is_quick=True).lines()) == 2
-    assert not any("Warning" in line for line in made().lines())
-    assert "torch" in bench_conditions(is_quick=True).versions
+def test_a_busy_machine_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_cpus", lambda: 2)
+    warnings = []
+    for load, is_quick in ((1.0, False), (0.4, False), (1.0, True)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        warnings.append(sum("Warning" in line for line in machine.condition_lines(is_quick=is_quick)))
+    assert warnings == [1, 0, 2]
 
 
 def test_the_table_is_written(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_table_is_written(tmp_path: Path) -> None:
         BenchResult(name="imports", unit="s", values=(0.5,), is_part=True),
         BenchResult(name="memory", unit="MB", values=(912.0,)),
     ]
-    write_results(tmp_path, bench_results, made(load=3.0))
+    write_results(tmp_path, bench_results, ["Warning: the machine was busy"])
     text = (tmp_path / "study.md").read_text()
     assert "| a start | 6.00 s | ≤ 5.00 s | 1.20 | missed | 3 | 4.00 s | 8.00 s |" in text
     assert "Warning: the machine was busy" in text

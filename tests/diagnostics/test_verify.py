@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.cli import main
 from harness.cli.verify import SUBJECTS
-from harness.diagnostics.verify import convolution, costs, full_scale, merging
+from harness.diagnostics.verify import convolution, costs, full_scale, networks
 from harness.diagnostics.verify.checks import CHECKS, run_checks
 from harness.diagnostics.verify.findings import Check, ClaimRow, Finding, Line, Section
 from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
@@ -122,8 +122,8 @@ def test_a_merge_that_changes_the_network_is_found(monkeypatch: pytest.MonkeyPat
         next(merged.parameters()).data *= 1.001
         return merged
 
-    monkeypatch.setattr(merging, "merge", wrong)
-    merged, folded = islice(merging.families(), 2)
+    monkeypatch.setattr(networks, "merge", wrong)
+    merged, folded = islice(networks.families(), 2)
     assert not merged.holds and 1e-9 < float(merged.found) < 1e-3
     assert folded.holds
 

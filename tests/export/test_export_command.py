@@ -16,7 +16,7 @@ from harness.export.formats import FORMATS
 from harness.models.weights import export_weights, import_weights, load_weights, save_weights
 from harness.storage.load_network import class_names
 from harness.training.full_scale.folder import CLASSES
-from harness.training.full_scale.preparation import write_description
+from harness.training.full_scale.records import write_description
 
 
 def exported(network: str | Path, *options: str, cwd: Path) -> CommandResult:

@@ -13,8 +13,9 @@ from tiny_runs import tiny_spec, with_
 from tiny_studies import called
 from torch import Tensor, nn
 
-from harness.data.cue_conflict import IMAGENET_CLASSES, SIXTEEN_CLASS_MEMBERS, SIXTEEN_CLASSES, find_stimuli
+from harness.data.cue_conflict import SIXTEEN_CLASS_MEMBERS, SIXTEEN_CLASSES, find_stimuli
 from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataInfo, Dataset, Split
+from harness.data.labels import IMAGENET_CLASSES
 from harness.errors import DataError, UserError
 from harness.measures.base import TrainedRun
 from harness.measures.cue_conflict import CueConflictResult, classify_stimuli, to_sixteen

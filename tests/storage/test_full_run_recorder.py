@@ -15,7 +15,7 @@ from harness.errors import Diverged, Stopped
 from harness.storage import FullScaleRow, FullScaleRuns, Store
 from harness.storage.full_run_recorder import epoch_metrics, recording_run
 from harness.training.full_scale.folder import lock_of
-from harness.training.full_scale.logger import read_epochs
+from harness.training.full_scale.messages import read_epochs
 from harness.training.run import RunState, Started
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}

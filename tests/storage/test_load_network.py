@@ -14,9 +14,8 @@ from harness.errors import UserError
 from harness.models.weights import read_weights
 from harness.storage.load_network import WeightsOrigin, class_names
 from harness.training.full_scale.folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
-from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import FullScaleEpoch
-from harness.training.full_scale.preparation import write_description
+from harness.training.full_scale.messages import FullScaleEpoch, read_epochs
+from harness.training.full_scale.records import write_description
 
 Training = tuple[Path, list[FullScaleEpoch]]
 """The folder of a training, and its epochs."""

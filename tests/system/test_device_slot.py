@@ -32,7 +32,7 @@ MEASURER = """
 import sys, time
 from harness.system.device_slot import measuring
 with measuring() as quiet:
-    print(quiet.is_quiet, flush=True)
+    print(quiet, flush=True)
     time.sleep(float(sys.argv[1]))
 """
 FORKING = """
@@ -98,7 +98,7 @@ def test_no_step_runs_while_a_measurement_holds_the_slot_and_four_trainers_do_no
     for _ in range(5):
         requested = time.monotonic()
         with measuring(timeout_s=20) as quiet:
-            assert quiet.is_quiet
+            assert quiet
             begin = time.monotonic()
             time.sleep(0.1)
             held.append((begin, time.monotonic()))
@@ -120,18 +120,18 @@ def test_a_holder_that_is_killed_frees_the_slot(start: Start, tmp_path: Path, sc
         wait_for((tmp_path / "log").exists)
         time.sleep(0.2)
     with measuring(timeout_s=0.05) as quiet:
-        assert not quiet.is_quiet
+        assert not quiet
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with measuring(timeout_s=5) as quiet:
-        assert quiet.is_quiet
+        assert quiet
 
 
 def test_only_one_measures_at_a_time(start: Start) -> None:
     holder = start(MEASURER, 60)
     assert holder.stdout is not None and holder.stdout.readline().strip() == "True"
     with measuring(timeout_s=0.05) as quiet:
-        assert not quiet.is_quiet
+        assert not quiet
 
 
 def test_a_trainer_continues_without_a_slot_that_is_never_given_back(
@@ -151,9 +151,9 @@ def test_a_trainer_continues_without_a_slot_that_is_never_given_back(
 def test_who_computes_can_measure_and_holds_its_share_again_afterwards(start: Start) -> None:
     with computing():
         with measuring(timeout_s=5) as quiet:
-            assert quiet.is_quiet
+            assert quiet
             with measuring(timeout_s=0) as inner, computing():  # what is measured may compute
-                assert inner.is_quiet
+                assert inner
                 yield_slot()
         other = start(MEASURER, 0)
         time.sleep(0.5)
@@ -167,7 +167,7 @@ def test_nothing_is_held_between_the_items_of_a_generator() -> None:
     items = computing_each(iter(range(3)))
     assert next(items) == 0
     with measuring(timeout_s=1) as quiet:
-        assert quiet.is_quiet
+        assert quiet
     assert list(items) == [1, 2]
 
 
@@ -177,11 +177,11 @@ def test_a_forked_child_has_no_part_in_its_parents_lock(start: Start) -> None:
     child = int(parent.stdout.readline())
     try:
         with measuring(timeout_s=0.05) as quiet:
-            assert not quiet.is_quiet
+            assert not quiet
         parent.kill()
         parent.wait()
         with measuring(timeout_s=1) as quiet:
-            assert quiet.is_quiet
+            assert quiet
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -206,7 +206,7 @@ def test_a_temporary_folder_that_cannot_be_written_to_stops_no_training(
     with computing():
         yield_slot()
     with measuring() as quiet:
-        assert not quiet.is_quiet
+        assert not quiet
 
 
 # GPUs
@@ -231,11 +231,11 @@ def test_times_on_a_gpu_let_others_train_on_the_processor_but_not_measure_there(
         with computing():
             can_train = bool(device_slot._state.hold and device_slot._state.hold.held)
         with measuring(timeout_s=0.05) as quiet:
-            return can_train, quiet.is_quiet
+            return can_train, quiet
 
     with ThreadPoolExecutor(1) as pool:
         with measuring(gpu, timeout_s=5) as quiet:
-            assert quiet.is_quiet
+            assert quiet
             assert pool.submit(others).result() == (True, False)
         assert pool.submit(others).result() == (True, True)
 
@@ -243,7 +243,7 @@ def test_times_on_a_gpu_let_others_train_on_the_processor_but_not_measure_there(
 def test_training_on_a_gpu_keeps_measurements_off_both_devices(gpu: Gpu) -> None:
     def is_quiet(device: Gpu | None) -> bool:
         with measuring(device, timeout_s=0.05) as quiet:
-            return quiet.is_quiet
+            return quiet
 
     with ThreadPoolExecutor(1) as pool:
         with computing(gpu):
@@ -272,7 +272,7 @@ def test_measurements_on_both_devices_during_training_do_not_wait_for_each_other
         quiet = []
         while not is_over():
             with measuring(device, timeout_s=30) as alone:
-                quiet.append(alone.is_quiet)
+                quiet.append(alone)
                 time.sleep(0.01)
                 counts[number] += 1
         return all(quiet)

@@ -24,8 +24,8 @@ from tiny_studies import CommandResult, called
 
 from harness.config.network_file import load_network_spec
 from harness.data import load
-from harness.diagnostics.bench.options import NetworkOptions
-from harness.diagnostics.bench.subjects import bench_network
+from harness.diagnostics.bench.actions import bench_network
+from harness.diagnostics.bench.base import NetworkOptions
 from harness.measures.base import TrainedRun
 from harness.measures.speed import train_step
 from harness.models.build import build
@@ -60,7 +60,7 @@ from harness.system.device_slot import computing, measuring
 with computing():
     pass
 with measuring() as quiet:
-    print(quiet.is_quiet, flush=True)
+    print(quiet, flush=True)
     time.sleep(float(sys.argv[1]))
 """
 READER = """
@@ -137,7 +137,7 @@ def is_quiet_elsewhere(timeout_s: float = 0.05) -> bool:
 
     def measure() -> bool:
         with measuring(timeout_s=timeout_s) as quiet:
-            return quiet.is_quiet
+            return quiet
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(measure).result()
@@ -158,7 +158,7 @@ def test_processes_that_read_images_stop_for_a_measurement_without_waiting_for_e
         requested = time.monotonic()
         with measuring(timeout_s=30) as quiet:
             begin = time.monotonic()
-            assert quiet.is_quiet and begin - requested < 10
+            assert quiet and begin - requested < 10
             time.sleep(0.15)
             held.append((begin, time.monotonic()))
         count = len(batches.read_text())
@@ -174,7 +174,7 @@ def test_who_rests_gives_the_processor_to_others_and_has_its_share_again(slots: 
             assert is_quiet_elsewhere(5)
         assert not is_quiet_elsewhere()
     with measuring(timeout_s=1) as quiet, released_cpu_slot():
-        assert quiet.is_quiet and not is_quiet_elsewhere(), "a measurement is not given up"
+        assert quiet and not is_quiet_elsewhere(), "a measurement is not given up"
     with released_cpu_slot():
         assert is_quiet_elsewhere(5)
 
@@ -220,7 +220,7 @@ def test_a_verb_waits_for_a_measurement_to_end(name: str, slots: Path, tmp_path:
     results: list[CommandResult] = []
     verb = threading.Thread(target=lambda: results.append(called(*VERBS[name], cwd=tmp_path)))
     with measuring(timeout_s=5) as quiet:
-        assert quiet.is_quiet
+        assert quiet
         verb.start()
         verb.join(min(5.0, 2 * took_s + 0.5))
         assert verb.is_alive(), "it computes while times are taken"
@@ -276,18 +276,18 @@ def test_work_that_takes_part_itself_runs_while_it_is_measured_and_other_work_wa
     log = tmp_path / "steps.log"
     start(COMPUTER, log)
     wait_for(lambda: len(spans(log)) > 5)
-    with separate_slots() as machine, machine.alone() as quiet:
+    with separate_slots() as alone, alone() as quiet:
         begin = time.monotonic()
-        assert quiet.is_quiet
+        assert quiet
         inner = [start(MEASURER, 0.1) for _ in range(2)]  # one after the other
         for process in inner:
             assert process.stdout is not None and process.stdout.readline().strip() == "True"
         with computing(), measuring(timeout_s=20) as measurement:
-            assert measurement.is_quiet
+            assert measurement
         end = time.monotonic()
     assert overlapping(log, [(begin, end)]) == []
     with measuring(timeout_s=20) as again:
-        assert again.is_quiet, "the machine's slot again"
+        assert again, "the machine's slot again"
         count = len(spans(log))
         time.sleep(0.1)
         assert len(spans(log)) == count

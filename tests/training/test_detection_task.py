@@ -113,7 +113,7 @@ def test_subsets_are_random_and_the_same_every_time(tmp_path: Path) -> None:
     one, other = (open_detection(coco(train_size=5, val_size=2), root, tmp_path) for _ in range(2))
     assert len(one.train) == 5 and len(one.val) == 2
     assert one.train.indices == other.train.indices  # type: ignore[union-attr]
-    with pytest.raises(DataError, match=r"`data\.train_size` must be at most the 8 images"):
+    with pytest.raises(DataError, match=r"`train_size` must be at most the 8 images"):
         open_detection(coco(train_size=9), root, tmp_path)
 
 

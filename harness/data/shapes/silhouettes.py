@@ -73,16 +73,11 @@ def walk(curve: Curve) -> tuple[Curve, NDArray[np.float64]]:
     return corners, np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def length(curve: Curve) -> float:
-    """Length of the closed curve."""
-    return float(walk(curve)[1][-1])
-
-
 @cache
 def silhouette(label: int) -> tuple[Curve, ...]:
     """The curves of a class around the origin, with the total length `OUTLINE`."""
     curves = _UNIT[NAMES[label]]
-    scale = OUTLINE / sum(length(curve) for curve in curves)
+    scale = OUTLINE / sum(float(walk(curve)[1][-1]) for curve in curves)
     return tuple(curve * scale for curve in curves)
 
 

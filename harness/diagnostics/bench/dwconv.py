@@ -18,9 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.diagnostics.bench.dwconv_results import DwconvResult
-from harness.diagnostics.bench.machine import MEMORY_FORMATS, DevicePeak, at_precision, device_name, measure_peak
-from harness.diagnostics.bench.options import (
+from harness.diagnostics.bench.base import (
     CHOSEN,
     CONV2D,
     LAYOUTS,
@@ -31,6 +29,8 @@ from harness.diagnostics.bench.options import (
     StackShape,
     precisions_for,
 )
+from harness.diagnostics.bench.dwconv_results import DwconvResult
+from harness.diagnostics.bench.machine import MEMORY_FORMATS, DevicePeak, at_precision, measure_peak
 from harness.measures.speed import extra_bytes
 from harness.ops import depthwise_conv2d
 from harness.ops.autotune import autotune
@@ -39,6 +39,7 @@ from harness.ops.geometry import Window, crop_kernel
 from harness.ops.timing import FULL_TIMING, QUICK_TIMING, TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
 from harness.system.machine import keep_freed_memory
+from harness.training.device import device_name
 
 Conv = Callable[[Tensor, Tensor], Tensor]
 """x (N, C, H, W), weight (C, 1, K, K) -> (N, C, H, W)"""

@@ -32,10 +32,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
-from typing import NamedTuple
 
-from harness.diagnostics.bench.base import grouped
-from harness.diagnostics.bench.options import CHOSEN, CONV2D, StackShape
+from harness.diagnostics.bench.base import CHOSEN, CONV2D, BenchResult, StackShape, grouped
 from harness.models.cost import Cost
 from harness.models.cost.layers import conv
 
@@ -164,21 +162,6 @@ def _ratio(over: float | None, under: float | None) -> float | None:
     return None if over is None or not under else over / under
 
 
-class RatioTarget(NamedTuple):
-    """A ratio and its target."""
-
-    about: str
-    ratio: float
-    aim: float
-    is_least: bool = True
-    """Whether the target is a minimum; otherwise it is a maximum."""
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the ratio meets its target."""
-        return self.ratio >= self.aim if self.is_least else self.ratio <= self.aim
-
-
 def gains(results: Sequence[DwconvResult], layout: str | None = None) -> dict[StackShape, float]:
     """The gains by shape, with both in this layout, or each in its faster one for None."""
     by_shape = {}
@@ -214,7 +197,7 @@ def memory(results: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:
     return {key: max(0.0, *(result.extra_over_activations or 0.0 for result in group)) for key, group in groups}
 
 
-def targets(results: Sequence[DwconvResult], device: str) -> Iterator[RatioTarget]:
+def targets(results: Sequence[DwconvResult], device: str) -> Iterator[BenchResult]:
     """The targets that apply to these rows; `device` is `cpu` or `cuda`."""
     for (precision, mode), some in grouped(results, "precision", "mode").items():
         if device == "cpu" and (precision, mode) == ("float32", "forward+backward"):
@@ -224,29 +207,30 @@ def targets(results: Sequence[DwconvResult], device: str) -> Iterator[RatioTarge
     yield from _memory(results)
 
 
-def _on_cpu(results: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
+def _on_cpu(results: Sequence[DwconvResult]) -> Iterator[BenchResult]:
     for layout, aim in ROWS_GAIN.items():
         if ratios := large_kernel_gains(gains(results, layout)):
             name = layout.replace("_", "-")
             about = f"geometric mean of the gain over {len(ratios)} large single layers, {name}"
-            yield RatioTarget(about, geometric_mean(ratios), aim)
+            yield BenchResult(name=about, unit="x", values=(geometric_mean(ratios),), at_least=aim)
     for shape, gain in gains(results).items():
-        yield RatioTarget(f"gain at {shape}, better layouts", gain, 1.0)
+        yield BenchResult(name=f"gain at {shape}, better layouts", unit="x", values=(gain,), at_least=1.0)
 
 
-def _on_gpu(results: Sequence[DwconvResult], precision: str, mode: str) -> Iterator[RatioTarget]:
+def _on_gpu(results: Sequence[DwconvResult], precision: str, mode: str) -> Iterator[BenchResult]:
     for shape, gain in gains(results).items():
         if shape.kernel == 31 and shape.side in GPU_GAIN[mode]:
-            yield RatioTarget(f"{precision}, {mode}: gain at {shape}", gain, GPU_GAIN[mode][shape.side])
+            name = f"{precision}, {mode}: gain at {shape}"
+            yield BenchResult(name=name, unit="x", values=(gain,), at_least=GPU_GAIN[mode][shape.side])
     for side, (aim, _) in PAPER_GROWTH.items():
         ratio = growth([result for result in results if result.side == side], CHOSEN)
         if ratio is not None and mode == "forward":
-            yield RatioTarget(f"{precision}, {mode}: growth from K=3 to 31 at R={side}", ratio, aim, is_least=False)
+            name = f"{precision}, {mode}: growth from K=3 to 31 at R={side}"
+            yield BenchResult(name=name, unit="x", values=(ratio,), at_most=aim)
 
 
-def _memory(results: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
+def _memory(results: Sequence[DwconvResult]) -> Iterator[BenchResult]:
     for (algorithm, mode), most in memory(results).items():
         if algorithm == CHOSEN:
-            yield RatioTarget(
-                f"{mode}: largest extra memory of {CHOSEN} over the activations", most, 2.0, is_least=False
-            )
+            name = f"{mode}: largest extra memory of {CHOSEN} over the activations"
+            yield BenchResult(name=name, unit="x", values=(most,), at_most=2.0)

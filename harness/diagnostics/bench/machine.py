@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from harness.ops.timing import seconds_per_call
 from harness.system.code_revision import code_digest, operator_digest
 from harness.system.device_slot import MeasurementCounter
 from harness.system.machine import available_cpus, cpu_name, processor_features
+from harness.training.device import device_name
 from harness.training.environment import SETTINGS
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy", "llvmlite")
@@ -31,42 +31,7 @@ COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 """Size of the copy, too large for any cache."""
 PEAK_REPEATS = 7
 MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
-"""The layouts of `options.LAYOUTS`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """The machine, the versions, and the load of the machine."""
-
-    date: str
-    machine: str
-    system: str
-    versions: str
-    load: float
-    """Load average of the minute before the bench."""
-    cpus: int
-    is_quick: bool
-    watch: MeasurementCounter | None = None
-    """The measurements of the bench."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether the machine was too busy for the results to be trusted."""
-        return self.load > BUSY_PER_CPU * self.cpus
-
-    def lines(self) -> Iterator[str]:
-        """All conditions as lines of text."""
-        yield f"Date: {self.date}"
-        yield f"Machine: {self.machine}"
-        yield f"System: {self.system}"
-        yield f"Versions: {self.versions}"
-        yield f"Load average over the minute before: {self.load:.2f} on {self.cpus} processors"
-        if self.is_busy:
-            yield "Warning: the machine was busy with other work, so these results are worse than they should be."
-        if self.watch is not None:
-            yield from disturbed_lines(self.watch)
-        if self.is_quick:
-            yield "Warning: this was a quick run, with few repeats and small sizes."
+"""The layouts of `base.LAYOUTS`."""
 
 
 def disturbed_lines(watch: MeasurementCounter) -> Iterator[str]:
@@ -78,34 +43,29 @@ def disturbed_lines(watch: MeasurementCounter) -> Iterator[str]:
         )
 
 
-def bench_conditions(*, is_quick: bool) -> Conditions:
-    """The current conditions."""
+def condition_lines(*, is_quick: bool) -> Iterator[str]:
+    """The machine, the versions, and the load of the machine, as lines of text."""
     names = [("harness", __version__), ("python", platform.python_version())]
     names += [(package, version(package)) for package in PACKAGES]
     names += [("operator revision", operator_digest()), ("training code", code_digest())]
     names += [("processor features", processor_features())]
     names += [(name, os.environ[name]) for name in SETTINGS if name in os.environ]
-    cpus = available_cpus()
-    return Conditions(
-        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        machine=f"{cpu_name()}, {cpus} processors, {_memory_gib():.0f} GiB of memory",
-        system=f"{platform.system()} {platform.release()}",
-        versions=", ".join(f"{name} {number}" for name, number in names),
-        load=os.getloadavg()[0],
-        cpus=cpus,
-        is_quick=is_quick,
-    )
+    cpus, (load, *_) = available_cpus(), os.getloadavg()
+    yield f"Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    yield f"Machine: {cpu_name()}, {cpus} processors, {_memory_gib():.0f} GiB of memory"
+    yield f"System: {platform.system()} {platform.release()}"
+    yield f"Versions: {', '.join(f'{name} {number}' for name, number in names)}"
+    yield f"Load average over the minute before: {load:.2f} on {cpus} processors"
+    if load > BUSY_PER_CPU * cpus:
+        yield "Warning: the machine was busy with other work, so these results are worse than they should be."
+    if is_quick:
+        yield "Warning: this was a quick run, with few repeats and small sizes."
 
 
 def _memory_gib() -> float:
     if sys.platform == "win32":
         return float("nan")
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-
-
-def device_name(device: torch.device) -> str:
-    """The product name of the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def slug(device: torch.device) -> str:

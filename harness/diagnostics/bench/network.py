@@ -17,15 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision, device_name
-from harness.diagnostics.bench.network_report import NetworkResult
-from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
+from harness.diagnostics.bench.base import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
+from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision
+from harness.diagnostics.bench.reports import NetworkResult
 from harness.errors import UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.ops import DepthwiseConv2d
 from harness.ops.timing import TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
+from harness.training.device import device_name
 
 NETWORK_TIMING = {
     "cpu": TimingBudget(min_samples=2, max_samples=10, budget_s=2.0, single_sample_s=120.0),
@@ -59,9 +60,9 @@ def _share(step: Callable[[], object], network: nn.Module, device: torch.device)
     marks = LayerTimer(device)
     hooks = [hook for module in network.modules() if is_large_depthwise(module) for hook in marks.watch(module)]
     try:
-        marks.leave()
+        marks.mark(False)
         step()
-        marks.leave()
+        marks.mark(False)
     finally:
         for hook in hooks:
             hook.remove()
@@ -78,17 +79,14 @@ class LayerTimer:
     def watch(self, module: nn.Module) -> list[Any]:
         """Record when the module's forward and backward pass begin and end; returns the hooks, to be removed."""
         return [
-            module.register_forward_pre_hook(lambda *_: self._set(True)),
-            module.register_forward_hook(lambda *_: self._set(False)),
-            module.register_full_backward_pre_hook(lambda *_: self._set(True)),
-            module.register_full_backward_hook(lambda *_: self._set(False)),
+            module.register_forward_pre_hook(lambda *_: self.mark(True)),
+            module.register_forward_hook(lambda *_: self.mark(False)),
+            module.register_full_backward_pre_hook(lambda *_: self.mark(True)),
+            module.register_full_backward_hook(lambda *_: self.mark(False)),
         ]
 
-    def leave(self) -> None:
-        """Record that no large layer is computed from now on: at the start of the whole, and at its end."""
-        self._set(False)
-
-    def _set(self, is_inside: bool) -> None:
+    def mark(self, is_inside: bool) -> None:
+        """Record that a large layer is computed from now on, or none, as at the start of the whole and at its end."""
         if self._device.type == "cuda":
             moment: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             moment.record()
@@ -118,14 +116,6 @@ def baselines_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
             rule = "a baseline must be one of timm's networks"
             raise UserError(rule, value=name, remedy=did_you_mean(name, timm.list_models(), "timm's")[:400])
     return tuple(name for name in names if _side(name) in (resolution, None))
-
-
-def make_baseline(name: str) -> nn.Module:
-    """A network of timm with random weights."""
-    import timm
-
-    network: nn.Module = timm.create_model(name, pretrained=False)
-    return network
 
 
 def _side(name: str) -> int | None:
@@ -175,16 +165,16 @@ def make_networks(
     specs: Mapping[str, NetworkSpec], beside: tuple[str, ...], mode: str
 ) -> dict[NetworkCandidate, nn.Module]:
     """The candidates of a mode: ours with both operators and layouts, the baselines in both layouts."""
-    networks = {}
+    import timm
+
+    networks: dict[NetworkCandidate, nn.Module] = {}
     for layout in LAYOUTS:
         for name, spec in specs.items():
-            ours = build(spec, merged=mode == "inference", seed=0)
+            ours, theirs = (build(spec, merged=mode == "inference", seed=0) for _ in range(2))
             networks[NetworkCandidate(name, "harness", layout)] = ours
-            networks[NetworkCandidate(name, "conv2d", layout)] = with_conv2d(
-                build(spec, merged=mode == "inference", seed=0)
-            )
+            networks[NetworkCandidate(name, "conv2d", layout)] = with_conv2d(theirs)
         for name in beside:
-            networks[NetworkCandidate(name, "timm", layout)] = make_baseline(name)
+            networks[NetworkCandidate(name, "timm", layout)] = timm.create_model(name, pretrained=False)
     return {key: network.train(mode == "training") for key, network in networks.items()}
 
 

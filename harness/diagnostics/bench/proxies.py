@@ -1,8 +1,14 @@
-"""The cost of training in Ray workers, compared with the inline executor, and of two workers compared with one.
+"""The training of proxies: in Ray workers and inline, with two workers and one, and a single step of it.
 
 All workers are running and warm before anything is timed, so the comparison covers training and the transfer of jobs
 and records. A round trains once in every way, and the order alternates between rounds. Two processors may be two
 threads of one core: two plain processes in parallel, without Ray, show what the hardware allows.
+
+A step, with our operator and with `nn.Conv2d`, is that of a run (`harness.training.fit`): forward, loss, backward,
+clipping, optimizer; on one thread, like a worker of the shipped study. The candidates are timed in turn in one process,
+on one batch.
+
+Shapes: images (N, C, R, R); batch size and resolution are the recipe's.
 """
 
 import multiprocessing
@@ -14,19 +20,27 @@ from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from harness.analysis.study_reader import open_space
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import load_study
 from harness.diagnostics.bench.base import ROOT, BenchResult, BenchSize
+from harness.diagnostics.bench.machine import MEMORY_FORMATS
+from harness.diagnostics.bench.network import with_conv2d
 from harness.errors import HarnessError
 from harness.executors import make_executor
 from harness.executors.base import Executor, WorkerRequest
+from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
-from harness.system.device_slot import MachineSlots, separate_slots
-from harness.system.machine import available_cpus
+from harness.ops.timing import TimingBudget, cpu_threads, time_interleaved
+from harness.system.device_slot import MachineSlot, computing, separate_slots
+from harness.system.machine import available_cpus, keep_freed_memory
+from harness.training.optim import backward_and_step, build_proxy_optimizer
 from harness.training.run import Ended, Job, Measured, Record, Run, RunState
 
 END_S = 10.0
@@ -36,6 +50,9 @@ TWO_OVER_ONE = 1.7
 """The targets of the two ratios."""
 MINUTES = 20.0
 MB = 1e6
+OVER_NATIVE = 7.0
+"""The target for the speedup over PyTorch's operator in its default layout."""
+CPU = torch.device("cpu")
 
 
 class InlineProcess:
@@ -51,9 +68,7 @@ class InlineProcess:
         self._theirs.close()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.join(END_S)
         self._process.kill()
@@ -94,7 +109,7 @@ def compare_executors(jobs: "JobSeries", rounds: int) -> Iterator[BenchResult]:
     """Seconds per proxy inline and in a Ray worker, their ratio, and the gain of a second worker."""
     workers = _workers()
     with ExitStack() as stack:
-        machine = stack.enter_context(separate_slots())
+        alone = stack.enter_context(separate_slots())
         processes = [stack.enter_context(InlineProcess()) for _ in range(workers)]
         executor = make_executor("ray", WorkerRequest(workers=workers))
         stack.callback(executor.shutdown)
@@ -104,7 +119,7 @@ def compare_executors(jobs: "JobSeries", rounds: int) -> Iterator[BenchResult]:
             "both inline": lambda: _run_in_processes(processes, jobs.fresh(workers)),
             "both ray": lambda: train_all(executor, jobs.fresh(workers))[0],
         }
-        times_s = _in_rounds(ways, rounds, machine)
+        times_s = _in_rounds(ways, rounds, alone)
     yield from executor_results(times_s, workers)
 
 
@@ -165,14 +180,14 @@ def _run_in_processes(processes: Sequence[InlineProcess], jobs: Sequence[Job]) -
     return time.perf_counter() - start
 
 
-def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: MachineSlots) -> dict[str, list[float]]:
+def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, alone: MachineSlot) -> dict[str, list[float]]:
     """Seconds of each way, by round, after a warm-up; other processes may compute between two ways."""
     times_s: dict[str, list[float]] = {way: [] for way in ways}
     for way in ("both inline", "both ray"):
         ways[way]()
     for i in range(rounds):
         for way in list(ways)[:: -1 if i % 2 else 1]:
-            with machine.alone():
+            with alone():
                 times_s[way].append(ways[way]())
     return times_s
 
@@ -203,3 +218,47 @@ def kernel_size() -> tuple[list[NetworkSpec], ProxyRecipe]:
     cells.sort(key=lambda cell: cell.cost.macs if cell.cost else 0)
     values = file.study.proxy.model_dump(mode="json") | {"epochs": 1, "schedule": {"warmup_epochs": 0}}
     return [cell.spec for cell in cells if cell.spec], ProxyRecipe.model_validate(values)
+
+
+def training_step(effort: BenchSize) -> Iterator[BenchResult]:
+    """Measure a step of the network of kernel_size.yaml with the most MACs."""
+    keep_freed_memory()  # as a worker does
+    specs, recipe = kernel_size()
+    with computing():
+        bench_results = list(step_results(specs[-1], recipe, 3 * effort.rounds))
+    yield from bench_results
+
+
+def step_results(spec: NetworkSpec, recipe: ProxyRecipe, rounds: int) -> Iterator[BenchResult]:
+    """The speedup of a step over `nn.Conv2d`, in both layouts, and the milliseconds of each."""
+    networks = {"harness": build(spec, merged=False, seed=0)}
+    networks |= {name: with_conv2d(build(spec, merged=False, seed=0)) for name in MEMORY_FORMATS}
+    shape = recipe.batch_size, spec.in_channels, recipe.resolution, recipe.resolution
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layout = "channels_last" if recipe.channels_last else "default"
+    calls = {
+        name: _step(module, images, {"harness": layout}.get(name, name), recipe) for name, module in networks.items()
+    }
+    with cpu_threads(1):
+        times = time_interleaved(calls, CPU, TimingBudget(min_samples=rounds, max_samples=rounds, budget_s=0.0))
+    seconds = {name: timings.seconds for name, timings in times.items() if timings is not None}
+    sizes = "-".join(map(str, spec.K))
+    for name, aim in (("default", OVER_NATIVE), ("channels_last", None)):
+        ratios = tuple(a / b for a, b in zip(seconds[name], seconds["harness"], strict=True))
+        about = f"training step at K={sizes}: nn.Conv2d, {name.replace('_', '-')}, over ours"
+        yield BenchResult(name=about, unit="x", values=ratios, at_least=aim)
+        for label, key in (("nn.Conv2d", name), ("ours", "harness")):
+            yield BenchResult(name=label, unit="ms", values=tuple(1000 * s for s in seconds[key]), is_part=True)
+
+
+def _step(network: nn.Module, images: Tensor, layout: str, recipe: ProxyRecipe) -> Callable[[], None]:
+    network.to(memory_format=MEMORY_FORMATS[layout]).train()
+    images, labels = images.contiguous(memory_format=MEMORY_FORMATS[layout]), torch.zeros(len(images), dtype=torch.long)
+    optimizer = build_proxy_optimizer(network, recipe.optimizer)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def step() -> None:
+        loss = F.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
+        backward_and_step(loss, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
+
+    return step

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from harness.diagnostics.verify import convolution, costs, full_scale, merging, specs
+from harness.diagnostics.verify import convolution, costs, full_scale, networks
 from harness.diagnostics.verify.findings import Check, CheckGroup, Finding, Line, Section
 from harness.ops.dispatch import ALGORITHMS
 from harness.ops.timing import cpu_threads
@@ -41,10 +41,10 @@ CHECKS: dict[str, CheckGroup] = {
     "merge": CheckGroup(
         "merged and folded networks compute the same, in float64, with randomized batch norms",
         (
-            Check("every kind of large kernel, merged", merging.kinds),
-            Check("every family with every kind, merged and folded", merging.families),
-            Check("presets up to 10M params, and replknet_31b", partial(merging.presets, is_slow=False)),
-            Check("the larger presets", partial(merging.presets, is_slow=True), is_slow=True),
+            Check("every kind of large kernel, merged", networks.kinds),
+            Check("every family with every kind, merged and folded", networks.families),
+            Check("presets up to 10M params, and replknet_31b", partial(networks.presets, is_slow=False)),
+            Check("the larger presets", partial(networks.presets, is_slow=True), is_slow=True),
         ),
     ),
     "operator": CheckGroup(
@@ -57,10 +57,10 @@ CHECKS: dict[str, CheckGroup] = {
     "specs": CheckGroup(
         "networks as values",
         (
-            Check("presets to a file and back", specs.round_trips),
-            Check("presets are different networks", specs.fingerprints),
-            Check("one fingerprint for one network, side by side", specs.identities),
-            Check("entries of state dicts", specs.entries),
+            Check("presets to a file and back", networks.round_trips),
+            Check("presets are different networks", networks.fingerprints),
+            Check("one fingerprint for one network, side by side", networks.identities),
+            Check("entries of state dicts", networks.entries),
         ),
     ),
     "full_scale": CheckGroup(

@@ -98,8 +98,12 @@ def save_weights(
 
     `classes` are the names of its classes in the order of the logits.
     """
-    entries = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_weights(output, Weights(spec, False, entries, {"source": source}, classes))
+    write_weights(output, Weights(spec, False, entries_of(model), {"source": source}, classes))
+
+
+def entries_of(model: nn.Module) -> Entries:
+    """The entries of a model's state dict, in memory of the CPU."""
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
 def export_weights(path: Path, output: Path) -> Weights:
@@ -144,17 +148,21 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
         changes.append(f"entries are {dtypes}, and the network computes in float32")
     about |= {name: text for name, text in content.metadata.items() if name.startswith("source")}
     ordered = contiguous_copies({name: entries[name] for name in expected})
-    return Weights(spec, is_merged, ordered, about, _classes_in(content.metadata, spec.classes), (*notes, *changes))
+    names = read_names(content.metadata.get("classes", "null"), spec.classes)
+    return Weights(spec, is_merged, ordered, about, names, (*notes, *changes))
 
 
 def write_weights(output: Path, weights: Weights) -> None:
     """Write weights as our safetensors, with their origin in the metadata. Raises `WeightsError`."""
-    spec = json.dumps(weights.spec.canonical())
-    metadata = {"format": "pt", "harness": __version__, "spec": spec, "form": weights.form}
-    metadata[DIGEST] = content_digest(weights.entries)
-    if weights.classes is not None:
-        metadata["classes"] = json.dumps(weights.classes, ensure_ascii=False)
-    write_file(output, lambda partial: save_file(weights.entries, partial, {**metadata, **weights.about}))
+    classes = {} if weights.classes is None else {"classes": json.dumps(weights.classes, ensure_ascii=False)}
+    write_entries(output, weights.entries, weights.spec, weights.form, classes | dict(weights.about))
+
+
+def write_entries(output: Path, entries: Entries, spec: NetworkSpec, form: str, metadata: Mapping[str, str]) -> None:
+    """Write entries as safetensors; `metadata` are in addition to the network, the form and the digest."""
+    common = {"format": "pt", "harness": __version__, "spec": json.dumps(spec.canonical()), "form": form}
+    common[DIGEST] = content_digest(entries)
+    write_file(output, lambda partial: save_file(entries, partial, {**common, **metadata}))
 
 
 def _network_in(
@@ -210,10 +218,10 @@ def _require_finite(entries: Entries, path: Path, notes: list[str]) -> None:
         )
 
 
-def _classes_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | None:
-    """The names of the classes in our metadata; None unless there is one for each class."""
+def read_names(text: str, classes: int) -> tuple[str, ...] | None:
+    """The names of the classes in a JSON text; None unless there is one for each class."""
     try:
-        names = json.loads(metadata.get("classes", "null"))
+        names = json.loads(text)
     except ValueError:
         return None
     is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import torch
 
+from harness.errors import first_of
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -96,7 +97,7 @@ def mismatches(expected: Mapping[str, torch.Size], entries: Entries) -> list[str
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join([*(name[:80] for name in names[:MAX_NAMED]), *["..."] * (len(names) > MAX_NAMED)])
+    return first_of([name[:80] for name in names], MAX_NAMED)
 
 
 def _sides(shape: torch.Size) -> str:

@@ -1,4 +1,4 @@
-"""Records in the folder of a training at full scale: of its data, compared when it is resumed, and its environments.
+"""The folder of a training at full scale: its lock, and its records of network, recipe, data and environments.
 
 The record of the data contains the names of the classes and a digest of the images: of their file names and sizes, also
 of the content of these files if it is read quickly, and of arrays if images are generated or kept in memory. The folder
@@ -7,19 +7,82 @@ be resumed in another environment; all of them are recorded, each with its first
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from filelock import Timeout
+
+from harness.config.space import plain_fields
+from harness.config.yaml_file import write_yaml
 from harness.data.data_record import DataRecord, classes_text
-from harness.errors import DataError
+from harness.errors import DataError, UserError
 from harness.system.atomic_write import atomic_write_text
 from harness.training.environment import Environment, describe_difference, differs
-from harness.training.full_scale.folder import CLASSES, DATA, WEIGHTS, is_started
-from harness.training.full_scale.messages import Message
+from harness.training.full_scale.folder import (
+    CLASSES,
+    DATA,
+    NETWORK,
+    RECIPE,
+    STATE_PATTERN,
+    WEIGHTS,
+    is_started,
+    lock_of,
+)
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import Message, read_epochs
 
 ENVIRONMENTS = "environments.json"
 """File in the training's folder: the list of its environments, each with its first epoch."""
+
+
+@contextmanager
+def training_lock(folder: Path) -> Iterator[None]:
+    """Lock the folder of a training. Raises `UserError` if another process has locked it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock_of(folder).acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            "a training must run in one process at a time, and another process is running this one", place=str(folder)
+        ) from error
+    with held:
+        yield
+
+
+def has_state(job: FullScaleJob[Any]) -> bool:
+    """Whether there is a state to resume from."""
+    return any(job.checkpoints.glob(f"{STATE_PATTERN}*"))
+
+
+def prepare_folder(job: FullScaleJob[Any], data: DataRecord, *, is_fresh: bool) -> None:
+    """Write what is trained, and on which data, into the training's folder; another training is not overwritten.
+
+    Raises `UserError` if the folder's training is on other data, or has completed epochs but no state.
+    """
+    if is_fresh and job.folder.is_dir():
+        shutil.rmtree(job.folder)
+    write_data_record(job.folder, data)
+    done = read_epochs(job.folder)
+    if done and not has_state(job):
+        raise UserError(
+            f"a training of which {len(done)} epochs are done must have a state to be resumed from",
+            place=str(job.checkpoints),
+            remedy="Put its states back, choose another folder with `--results`, or start again with `--fresh`, which "
+            "deletes its weights.",
+        )
+    write_description(job)
+
+
+def write_description(job: FullScaleJob[Any]) -> None:
+    """Write network and recipe, with all defaults, as files that `harness train` can read."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    run = job.run
+    for name, values in ((NETWORK, plain_fields(run.spec)), (RECIPE, run.recipe.model_dump(mode="json"))):
+        (job.folder / name).write_text(write_yaml(values, f"Of the training {run.id}."), encoding="utf-8")
 
 
 def require_unchanged_data(folder: Path, now: DataRecord) -> None:
@@ -40,10 +103,9 @@ def require_unchanged_data(folder: Path, now: DataRecord) -> None:
 def write_data_record(folder: Path, now: DataRecord) -> None:
     """Write the record, and the names of the classes, into the folder of a training; see `require_unchanged_data`."""
     require_unchanged_data(folder, now)
-    is_known = DataRecord.read(folder / DATA) is not None
-    if is_started(folder) and is_known:
-        return
     if is_started(folder):
+        if DataRecord.read(folder / DATA) is not None:
+            return
         print(
             f"warning: an earlier version began this training and did not record its data; they are now recorded as "
             f"{now} ({folder / DATA})",

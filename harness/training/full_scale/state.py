@@ -93,8 +93,8 @@ class TrainingState:
         for old in list(_files(folder))[keep:]:
             old.unlink(missing_ok=True)
 
-    def check_compatible(self, state: "SavedState") -> None:
-        """Raise `UserError` for the state of another network; nothing is restored."""
+    def restore(self, state: "SavedState") -> None:
+        """Load a saved state. Raises `UserError` for the state of another network, and then restores nothing."""
         models = {"model": self.model, **({} if self.ema is None else {"ema": self.ema.module})}
         try:
             for name, model in models.items():
@@ -106,10 +106,6 @@ class TrainingState:
                 place=str(state.path),
                 remedy="Use the same `--data` as when it began, or start again in its place with `--fresh`.",
             ) from reason
-
-    def restore(self, state: "SavedState") -> None:
-        """Load a saved state. Raises `UserError` for the state of another network."""
-        self.check_compatible(state)
         self.model.load_state_dict(state.values["model"])
         self.optimizer.load_state_dict(state.values["optimizer"])
         self.scaler.load_state_dict(state.values["scaler"])

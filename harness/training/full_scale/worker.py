@@ -17,9 +17,8 @@ from harness.system.machine import keep_freed_memory
 from harness.training.device import place_network, process_environment, started_record
 from harness.training.full_scale.folder import WEIGHTS
 from harness.training.full_scale.job import FullScaleJob
-from harness.training.full_scale.logger import open_logger
 from harness.training.full_scale.loop import TrainingContext, epoch_suffix, fit_full_scale, keep_best
-from harness.training.full_scale.messages import FullScaleMessage, Message
+from harness.training.full_scale.messages import FullScaleMessage, Message, open_logger
 from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.full_scale.records import record_environment
 from harness.training.full_scale.state import TrainingState, UnusableFile, latest_state

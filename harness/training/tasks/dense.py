@@ -16,14 +16,12 @@ from torch.utils.data import Dataset
 from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import BatchPlan
-from harness.data.data_record import DataRecord
-from harness.data.detection import DetectionData
-from harness.data.image_sources import GENERATED_DATASETS
+from harness.data.data_record import DataRecord, record_data
+from harness.data.detection_transforms import DenseData
+from harness.data.image_sources import GENERATED_DATASETS, folder_of
 from harness.data.loading import BatchReader, Collate, step_batches
-from harness.data.preflight import check_images
-from harness.data.read_report import require_readable
+from harness.data.read_report import check_images, require_readable
 from harness.data.seeding import mix_seed
-from harness.data.segmentation import SegmentationData
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
 from harness.training.full_scale.job import FullScaleJob
@@ -50,7 +48,7 @@ class DenseTask(ABC, Generic[R]):
         self,
         job: FullScaleJob[R],
         group: ProcessGroup,
-        opened: SegmentationData | DetectionData,
+        opened: DenseData[Any],
         *,
         training: Dataset[Any],
         validation: Dataset[Any],
@@ -79,9 +77,12 @@ class DenseTask(ABC, Generic[R]):
         """Names of the classes."""
         return self.opened.names
 
-    @abstractmethod
     def data_record(self) -> DataRecord:
         """The record of the data, for the training's folder."""
+        dataset, opened = self.recipe.data.dataset, self.opened
+        folder = None if dataset in GENERATED_DATASETS else folder_of(dataset, self.job.root)
+        splits = {"train": opened.train, "val": opened.val}
+        return record_data(dataset, opened.names, splits, root=folder, annotations=opened.annotations)
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> tuple[Mapping[str, float], int]:
@@ -91,7 +92,7 @@ class DenseTask(ABC, Generic[R]):
         """
 
     def check_images(self) -> tuple[str, ...]:
-        """Check the images before anything is trained or written; returns messages. See `harness.data.preflight`.
+        """Check the images before anything is trained or written; returns messages. See `harness.data.read_report`.
 
         Raises `DataError` for images and masks that cannot be trained on.
         """

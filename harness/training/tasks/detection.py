@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from harness.config.recipes.detection import DetectionRecipe
-from harness.data.data_record import DataRecord
 from harness.data.detection import (
     DetectionBatch,
     DetectionTrainingSet,
     DetectionValidationSet,
     collate_detection,
     open_detection,
-    record_detection,
 )
 from harness.data.detection_annotations import RLE, encode_rle
 from harness.data.loading import worker_indices
@@ -69,10 +67,6 @@ class DetectionTask(DenseTask[DetectionRecipe]):
             sampled=plan.sampled,
         )
         return DETECTORS[plan.name](encoder, plan.channels, heads, memory_format(self.recipe))
-
-    def data_record(self) -> DataRecord:
-        """See `DenseTask`."""
-        return record_detection(self.recipe, self.scenes, self.job.root)
 
     def loss(self, network: nn.Module, batch: DetectionBatch, position: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
         """The sum of the detector's losses."""

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from harness.config.recipes.segmentation import SegmentationEvaluation, SegmentationRecipe
 from harness.data.batching import BatchPlan
-from harness.data.data_record import DataRecord
 from harness.data.loading import worker_indices
 from harness.data.read_report import require_readable
 from harness.data.segmentation import (
@@ -24,7 +23,6 @@ from harness.data.segmentation import (
     SegmentationValidationSet,
     collate_segmentation,
     open_segmentation,
-    record_segmentation,
 )
 from harness.data.segmentation_files import IGNORED
 from harness.errors import DataError
@@ -68,10 +66,6 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
     def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> Segmenter:
         """See `DenseTask`."""
         return build_segmenter(network, spec, self.recipe, classes)
-
-    def data_record(self) -> DataRecord:
-        """See `DenseTask`."""
-        return record_segmentation(self.recipe, self.masked, self.job.root)
 
     def batches(self, batch_plan: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[SegmentationBatch]:
         """See `TrainingTask`. Raises `DataError` at the first mask that does not match its image."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import nn
 
 from harness import __version__
@@ -17,8 +16,8 @@ from harness.config.recipes.loading import recipe_class
 from harness.errors import SpecError, UserError, WeightsError
 from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.models.spec.network import NetworkSpec
-from harness.models.weights import Weights, read_weights
-from harness.models.weights.files import DIGEST, Entries, content_digest, read_file, write_file
+from harness.models.weights import Weights, entries_of, read_weights, write_entries
+from harness.models.weights.files import Entries, read_file
 
 KEYS = ("spec", "recipe", "classes", "form")
 
@@ -58,18 +57,8 @@ def save_dense(
     is_merged: bool = False,
 ) -> None:
     """Write a model's weights to a file; `source` describes their origin."""
-    entries = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {
-        "format": "pt",
-        "harness": __version__,
-        "spec": json.dumps(spec.canonical()),
-        "recipe": recipe.model_dump_json(),
-        "classes": json.dumps(names),
-        "form": "merged" if is_merged else "training",
-        "source": source,
-        DIGEST: content_digest(entries),
-    }
-    write_file(output, lambda partial: save_file(entries, partial, metadata))
+    metadata = {"recipe": recipe.model_dump_json(), "classes": json.dumps(names), "source": source}
+    write_entries(output, entries_of(model), spec, "merged" if is_merged else "training", metadata)
 
 
 def read_dense(path: Path) -> DenseWeights:

@@ -86,8 +86,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_events"),
     )
     op.create_index("ix_events_study_id", "events", ["study", "id"])
-
-
-def downgrade() -> None:
-    for table in ("events", "trial_runs", "measures", "epochs", "runs", "study_files"):
-        op.drop_table(table)

@@ -46,8 +46,3 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["full_runs.id"], name="fk_full_figures_run_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_id", "epoch", "name", name="pk_full_figures"),
     )
-
-
-def downgrade() -> None:
-    for table in ("full_figures", "full_runs"):
-        op.drop_table(table)

@@ -11,9 +11,3 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("environment", sa.Text()))
     op.add_column("runs", sa.Column("data", sa.Text()))
     op.add_column("full_runs", sa.Column("environment", sa.Text()))
-
-
-def downgrade() -> None:
-    op.drop_column("full_runs", "environment")
-    op.drop_column("runs", "data")
-    op.drop_column("runs", "environment")
