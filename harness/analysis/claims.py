@@ -188,24 +188,6 @@ def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[in
     }
 
 
-def arms_needing_seeds(
-    study: Study, results: tuple[ClaimResult, ...], seeds_used: Mapping[str, int]
-) -> list[Candidate]:
-    """The arms of undecided claims that need one more seed for the next look, without duplicates.
-
-    If all arms are at chance or at the ceiling, more seeds would not help.
-    """
-    most = claim_plan(study).most
-    arms: dict[str, Candidate] = {}
-    for result in results:
-        used = [seeds_used.get(arm.fingerprint, 0) for arm in result.arms]
-        target = min(used) + 1
-        if result.is_open and result.values and target <= most:
-            lacking = (arm for arm, has in zip(result.arms, used, strict=True) if has < target)
-            arms |= {arm.fingerprint: arm for arm in lacking}
-    return list(arms.values())
-
-
 def _claim_result(
     runs: _ClaimRuns,
     plan: Plan | ExtendedPlan,

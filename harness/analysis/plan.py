@@ -77,6 +77,8 @@ class StudyPlan:
     """Whether the runs are trained, and not only built and measured."""
     runs_for_claims: int = 0
     """Maximum number of additional runs for undecided claims."""
+    claims_s: float | None = None
+    """Estimated time of these runs; None if unknown."""
     runs_to_time: int = 0
     """Stored runs whose times would be measured again, because they are of another environment."""
     screening: tuple[int, int] = (0, 1)
@@ -153,7 +155,7 @@ def plan_study(
     stored = store.runs({*runs.values(), *tried}).values() if store else ()
     fates = {row.id: rule.decide(row) if rule else "take" for row in stored if row.state in SETTLED}
     reusable = {run_id for run_id, fate in fates.items() if fate != "train"}
-    seconds = _RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
+    seconds = RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
     rows = tuple(
         PlannedConfiguration(
             candidate,
@@ -167,6 +169,7 @@ def plan_study(
     if census is not None:
         most = len(_untried(census, done)) if census.is_complete else census.size
         configurations = min(trials_left, most)
+    for_claims = _for_claims(study, space, store)
     return StudyPlan(
         study=study.study,
         axes=tuple(space.axes),
@@ -176,7 +179,8 @@ def plan_study(
         basis=seconds.basis,
         workers=workers,
         is_training=study.proxy.epochs > 0,
-        runs_for_claims=_for_claims(study, space, store),
+        runs_for_claims=len(for_claims),
+        claims_s=_total_s([seconds.of(arm) for arm in for_claims], workers),
         runs_to_time=sum(fate == "time" for fate in fates.values()),
         screening=(screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs),
         configurations=configurations if is_sample else None,
@@ -192,14 +196,21 @@ def plan_study(
     )
 
 
-def _for_claims(study: Study, space: Space, store: Store | None) -> int:
-    """Maximum number of additional runs for undecided claims, without stored ones."""
+def _for_claims(study: Study, space: Space, store: Store | None) -> list[Candidate]:
+    """The networks of the runs that undecided claims may ask for, at most and without stored ones; one for each run."""
     candidates = (space.candidate(arm_choices(text, space)) for claim in study.claims for text in claim.contrast)
     arms = {arm.fingerprint: arm for arm in candidates}
     first, most = seeds_of(study.search)
     later = range(study.search.seed + first, study.search.seed + most)
-    ids = [Run(_spec(arm), study.proxy, seed, space.data).id for arm in arms.values() for seed in later]
-    return len(ids) - (sum(row.state in SETTLED for row in store.runs(ids).values()) if store else 0)
+    runs = {Run(_spec(arm), study.proxy, seed, space.data).id: arm for arm in arms.values() for seed in later}
+    settled = {row.id for row in store.runs(list(runs)).values() if row.state in SETTLED} if store else set()
+    return [arm for run_id, arm in runs.items() if run_id not in settled]
+
+
+def _total_s(run_times: Sequence[float | None], workers: int) -> float | None:
+    """The time of these runs by so many workers; None if that of a run is unknown."""
+    known = [run_s for run_s in run_times if run_s is not None]
+    return sum(known) / workers if len(known) == len(run_times) else None
 
 
 def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
@@ -219,9 +230,7 @@ def _sample(study: Study, census: SpaceCensus, done: TrialsDone) -> Iterator[Can
     return (untried[int(i * step)] for i in range(count))
 
 
-def _mean_run_s(
-    rows: Sequence[PlannedConfiguration], census: SpaceCensus, seconds: "_RunTimeEstimator"
-) -> float | None:
+def _mean_run_s(rows: Sequence[PlannedConfiguration], census: SpaceCensus, seconds: "RunTimeEstimator") -> float | None:
     times = [planned.run_s for planned in rows] or [seconds.of(network) for network in census.feasible[:MAX_SAMPLED]]
     run_times = [run_s for run_s in times if run_s is not None]
     return sum(run_times) / len(run_times) if run_times else None
@@ -247,7 +256,7 @@ def _growth_notes(study: Study, space: Space, store: Store | None, growth: Study
             yield f"{name}: {result.note}"
 
 
-class _RunTimeEstimator:
+class RunTimeEstimator:
     """Estimates the seconds of a run from stored runs of the same recipe, or from the rough estimate."""
 
     def __init__(self, study: Study, store: Store | None, data: str | None, environment: Environment | None) -> None:

@@ -18,6 +18,7 @@ COMMANDS = (
     "dashboard",
     "schema",
     "reproduce",
+    "power",
     "aa",
     "plot",
     "verify",

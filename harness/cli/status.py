@@ -25,7 +25,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the status of a study."""
-    from harness.analysis.claims import arms_needing_seeds
+    from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
     from harness.analysis.results import study_results
     from harness.analysis.study_reader import open_study_reader
     from harness.config.study import screening_epochs
@@ -45,6 +45,7 @@ def run(args: Namespace) -> int:
             seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
             last=reader.store.events(study.study, limit=LAST_EVENTS),
             needing_seeds=len(arms_needing_seeds(study, claims, history.seeds_used)),
+            distances=distances_to_verdicts(study, claims),
         )
     if args.json:
         return print_json(status_values(state))

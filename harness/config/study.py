@@ -58,7 +58,8 @@ class Search(StrictModel):
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     """Number of seeds with which each configuration is trained; its value is the mean."""
     max_seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """The configurations of an undecided claim get one more seed at a time, up to this number; null for none."""
+    """The configurations of undecided claims get one more seed at a time, up to this number, those of the claim first
+    that gains the most chance of a verdict for its computing; null for none."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
     pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"

@@ -111,7 +111,9 @@ class EventFormatter:
         return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
 
     def _claims_evaluated(self, event: events.ClaimsEvaluated) -> str:
-        output = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
+        output = "; ".join(
+            _claim_line(name, verdict, event.distances.get(name)) for name, verdict in event.verdicts.items()
+        )
         more = f"; {plural(event.arms, 'configuration')} get another seed" if event.arms else ""
         return f"claims judged: {output}{more}"
 
@@ -170,3 +172,7 @@ class LoggingView(LogView):
         super().show(event, progress)
         if self._progress is not None:
             self._progress(event, progress)
+
+
+def _claim_line(name: str, verdict: str, distance: str | None) -> str:
+    return f"{name} is {verdict}" + ("" if distance is None else f", {distance}")

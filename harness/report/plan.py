@@ -85,5 +85,6 @@ def _closing(plan: StudyPlan) -> list[str]:
         )
     lines += plan.notes
     if plan.runs_for_claims:
-        lines.append(f"undecided claims may ask for up to {plural(plan.runs_for_claims, 'run')} more")
+        time = "" if plan.claims_s is None else f", {format_duration(plan.claims_s)}"
+        lines.append(f"undecided claims may ask for up to {plural(plan.runs_for_claims, 'run')} more{time}")
     return lines

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class StudyStatus:
     last: Sequence[EventRow]
     needing_seeds: int = 0
     """Number of configurations for which claims need another seed."""
+    distances: Mapping[str, str] = field(default_factory=dict)
+    """How far each open claim is from a verdict, as text."""
 
     @cached_property
     def configurations(self) -> Counter[str]:
@@ -105,6 +107,7 @@ def status_view(status: StudyStatus) -> RenderableType:
         verdicts = Counter(result.verdict_text for result in results.claims)
         more = f"; {plural(status.needing_seeds, 'configuration')} need another seed" if status.needing_seeds else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
+        parts += [Text(f"                {name}: {distance}") for name, distance in status.distances.items()]
     parts += [Text(f"environments    {origin.text}") for origin in results.origins]
     if results.data:
         parts += [Text(), *data_view(results.data)[:-1]]
@@ -134,6 +137,7 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
         "runs": dict(status.run_states),
         "runs_at_most": status.runs_total,
         "claims": {result.claim.name: result.verdict_text for result in results.claims},
+        "distances": dict(status.distances),
         "data": list(results.data),
         "other_environments": [origin.text for origin in results.origins],
         "limit": results.limit,

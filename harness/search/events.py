@@ -3,7 +3,8 @@
 `EventView` is the interface of what displays them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from harness.analysis.limits import RunValues
@@ -130,6 +131,8 @@ class ClaimsEvaluated:
     """Verdict by claim."""
     arms: int
     """Number of configurations that get another seed, because a claim about them is undecided."""
+    distances: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """How far each open claim is from a verdict, as text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.claims import arms_needing_seeds, evaluate_claims
+from harness.analysis.claims import evaluate_claims
+from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
 from harness.config.axes import Value
@@ -62,7 +63,9 @@ class ClaimMonitor:
     def _evaluate(self) -> list[Candidate]:
         results = evaluate_claims(self._study, self._space, self._store, self._environment)
         candidates = arms_needing_seeds(self._study, results, self._history.seeds_used)
-        self._pending = ClaimsEvaluated({result.claim.name: result.verdict_text for result in results}, len(candidates))
+        verdicts = {result.claim.name: result.verdict_text for result in results}
+        distances = distances_to_verdicts(self._study, results)
+        self._pending = ClaimsEvaluated(verdicts, len(candidates), distances)
         output = ", ".join(f"{name} {verdict}" for name, verdict in self._pending.verdicts.items())
         before = [event.message for event in self._store.events(self._study.study) if event.kind == CLAIMS_EVENT]
         if before[-1:] != [output]:

@@ -42,13 +42,21 @@ def test_a_large_effect_is_decided_by_the_first_seeds(tmp_path: Path) -> None:
 
 def test_an_undecided_claim_gets_seeds_for_its_own_arms_alone(tmp_path: Path) -> None:
     played = claimed(tmp_path)
-    evaluations = [event for event, _, _ in played.events(gains(K13=0.1)) if isinstance(event, ClaimsEvaluated)]
+    evaluations = [event for event, _, _ in played.events(gains(K13=0.55)) if isinstance(event, ClaimsEvaluated)]
     assert [evaluation.arms for evaluation in evaluations] == [2, 2, 2, 0]
-    assert {evaluation.verdicts["larger_is_better"] for evaluation in evaluations} == {"undecided"}
+    verdicts = [evaluation.verdicts["larger_is_better"] for evaluation in evaluations]
+    assert verdicts == ["undecided", "undecided", "undecided", "supported"]
     seeds = seeds_by_kernel(played)
     assert seeds.pop((13, 5)) == seeds.pop((3, None)) == [0, 1, 2, 3, 4, 5]
     assert all(arm_seeds == [0, 1, 2] for arm_seeds in seeds.values()) and seeds
+
+
+def test_seeds_stop_where_a_verdict_has_become_unlikely(tmp_path: Path) -> None:
+    played = claimed(tmp_path)
+    evaluations = [event for event, _, _ in played.events(gains(K13=0.4)) if isinstance(event, ClaimsEvaluated)]
+    assert [evaluation.arms for evaluation in evaluations] == [2, 0]
     (result,) = claim_results(played)
+    assert str(result.verdict) == "undecided" and result.seeds == (0, 1, 2, 3)
     assert result.seeds_needed is None or result.seeds_needed > 6
 
 
@@ -78,10 +86,10 @@ def test_a_study_stopped_between_looks_is_resumed_to_the_same_verdict(tmp_path: 
     for folder in (whole, parts):
         folder.mkdir()
         played.append(claimed(folder))
-    for _ in played[0].events(gains(K13=0.1)):
+    for _ in played[0].events(gains(K13=0.55)):
         pass
     for stop in (25, 70, 999):
-        events = played[1].events(gains(K13=0.1))
+        events = played[1].events(gains(K13=0.55))
         for _, _ in zip(events, range(stop), strict=False):
             pass
         events.close()
