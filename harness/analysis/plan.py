@@ -208,7 +208,7 @@ def _for_claims(study: Study, space: Space, store: Store | None) -> list[Candida
 
 
 def _total_s(run_times: Sequence[float | None], workers: int) -> float | None:
-    """The time of these runs by so many workers; None if that of a run is unknown."""
+    """The time of these runs with this number of workers; None if that of a run is unknown."""
     known = [run_s for run_s in run_times if run_s is not None]
     return sum(known) / workers if len(known) == len(run_times) else None
 

@@ -86,7 +86,7 @@ def arms_needing_seeds(study: Study, results: Sequence[ClaimResult], seeds_used:
 
 
 def distances_to_verdicts(study: Study, results: Sequence[ClaimResult]) -> dict[str, str]:
-    """How far each open claim is from a verdict: its interval beside the bound, and its chance of one."""
+    """How far each open claim is from a verdict: its interval and the bound, and its chance of one."""
     prospects = claim_prospects(study, results)
     return {
         result.claim.name: f"{_distance(result)}; {_outlook(prospects.get(result.claim.name))}"

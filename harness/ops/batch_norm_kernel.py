@@ -105,7 +105,7 @@ class _Lanes(LoopBuilder):
     def each_row(
         self, body: Callable[[IrValue, int], None], first: IrValue | None = None, end: IrValue | None = None
     ) -> None:
-        """Emit `body(offset, index)` for each row; `index`, below ROWS, says which sums it may use."""
+        """Emit `body(offset, index)` for each row, which adds to the sums of `index` (below ROWS)."""
         first, end = int_constant(0) if first is None else first, self.call.rows if end is None else end
         whole = self.b.add(first, self.b.and_(self.b.sub(end, first), int_constant(-ROWS)))
         with self.loop(first, whole, ROWS) as row:

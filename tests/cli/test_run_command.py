@@ -241,7 +241,7 @@ def test_a_terminal_shows_the_study_live_in_80_columns(tmp_path: Path) -> None:
     write_study(
         tmp_path,
         TINY,
-        proxy=TINY["proxy"] | {"epochs": 9, "train_size": 64},
+        proxy=TINY["proxy"] | {"epochs": 9, "train_size": 256},
         axes={"K": [[3, 3, 3, 3]]},
         search={"seeds": 1},
     )
