@@ -18,6 +18,7 @@ COMMANDS = (
     "dashboard",
     "schema",
     "reproduce",
+    "calibrate",
     "aa",
     "plot",
     "verify",
