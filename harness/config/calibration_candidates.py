@@ -90,9 +90,10 @@ def plan_calibration(file: StudyFile) -> CalibrationPlan:
     changes = list(listed_changes(settings))
     if changes:
         check_changes(file.document, changes)  # a quick profile is not checked when its file is read
-    candidates = list(_candidates(file, arms, [own_recipe(), *(changes or default_changes(study.proxy))]))
-    unique = {candidate.name: candidate for candidate in reversed(candidates)}
-    return CalibrationPlan(file, settings, tuple(reversed(unique.values())), arm_of)
+    unique: dict[str, CandidateRecipe] = {}
+    for candidate in _candidates(file, arms, [own_recipe(), *(changes or default_changes(study.proxy))]):
+        unique.setdefault(candidate.name, candidate)
+    return CalibrationPlan(file, settings, tuple(unique.values()), arm_of)
 
 
 def _claim_networks(file: StudyFile) -> dict[str, NetworkSpec]:

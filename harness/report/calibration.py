@@ -166,10 +166,23 @@ def notes_of(result: CalibrationResult) -> Iterator[str]:
     if result.left_out:
         names = ", ".join(map(change_text, result.left_out))
         yield f"Not trained, for lack of budget: {names}."
+    yield from _comparison_notes(result)
     yield f"All runs took {_number(result.core_minutes)} core-minutes ({format_duration(60 * result.core_minutes)})."
     if result.best is None:
         yield (
             "No recipe is recommended: under each, an arm is at a limit, runs lack a value, or no decision is expected."
+        )
+
+
+def _comparison_notes(result: CalibrationResult) -> Iterator[str]:
+    """Whether the recommended recipe is shown to be better than the one as written."""
+    best, own = result.best, result.own
+    if best is None or own is None or own is best or not own.is_eligible:
+        return
+    if best.core_minutes.high >= own.core_minutes.low:
+        yield (
+            f"The intervals of {change_text(best.recipe)} and of the recipe as written overlap: that it needs less "
+            "is an estimate, and not shown."
         )
 
 
