@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import STUDY, Subparsers, add_command, positive, print_view, scale
+from harness.errors import UserError
 from harness.executors import EXECUTORS
 
 if TYPE_CHECKING:
+    from harness.cli.study_run import RunOptions
     from harness.search.calibration import Calibration, CalibrationResult
 
 NO_RECIPE = 1
@@ -77,6 +79,8 @@ def run(args: Namespace) -> int:
     from harness.search.calibration import calibration_workspace
     from harness.system.command_line import resume_command
 
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise UserError("`--output` must be a folder", value=str(args.output))
     file = load_study(args.file, is_quick=args.quick)
     options = RunOptions(
         workspace=calibration_workspace(args.results, file.study.study),
@@ -86,7 +90,7 @@ def run(args: Namespace) -> int:
     )
     calibration = open_calibration(plan_calibration(file), options, args.hours)
     if args.dry_run:
-        return _dry_run(calibration, options.workers or 1)
+        return _dry_run(calibration, options)
     try:
         result = calibrate(calibration, options, is_quiet=args.quiet)
     except KeyboardInterrupt:
@@ -98,7 +102,7 @@ def run(args: Namespace) -> int:
     return 0 if result.best is not None else NO_RECIPE
 
 
-def _dry_run(calibration: "Calibration", workers: int) -> int:
+def _dry_run(calibration: "Calibration", options: "RunOptions") -> int:
     """Print the candidates with their runs in the first stage, and the largest number of runs."""
     from rich.console import Group
     from rich.text import Text
@@ -106,14 +110,18 @@ def _dry_run(calibration: "Calibration", workers: int) -> int:
     from harness.analysis.formatting import format_duration, plural
     from harness.report.calibration import change_text
     from harness.report.console import plain_table
+    from harness.system.machine import available_cpus
 
+    cpus = calibration.plan.file.study.resources.cpus
+    is_single = options.executor == "inline" or options.is_cluster
+    workers = options.workers or max(1, 1 if is_single else available_cpus() // cpus)
     stages = calibration.plan.stages
     missing = calibration.missing_runs(stages[0])
     table = plain_table(("recipe", "study"), ("runs", "in store"))
     for recipe in calibration.recipes:
         total = stages[0] * len(recipe.networks)
         table.add_row(change_text(recipe), recipe.name, str(total), str(total - missing[recipe.name]))
-    seconds = calibration.estimate_s(stages[0]) / workers
+    seconds = calibration.estimate_s(stages[0]) / (workers * cpus)
     budget = "no budget" if calibration.budget_hours is None else f"a budget of {calibration.budget_hours:g} core-hours"
     heading = Text(calibration.plan.file.study.study, style="bold")
     heading.append("  what would be compared; nothing is trained or written now", style="not bold")
@@ -128,7 +136,6 @@ def _dry_run(calibration: "Calibration", workers: int) -> int:
 def _write(folder: Path, result: "CalibrationResult") -> None:
     """Write the tables and values. Raises `UserError` if the folder cannot be written."""
     from harness.analysis.formatting import json_text
-    from harness.errors import UserError
     from harness.report.calibration import calibration_markdown, calibration_values
     from harness.system.atomic_write import atomic_write_text
 

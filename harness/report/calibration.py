@@ -1,6 +1,7 @@
 """A calibration as tables for a terminal and for Markdown, as plain values, and the recipe to paste."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from harness.search.calibration import (
 )
 
 INFINITE = "∞"
+HEADER_WIDTH = 110
+"""Columns of the sentence for the header of a study file."""
 SIGNS = (
     "The sign of an effect decides nothing here: candidates are ranked by the computing until the claims are decided, "
     "either way. If it differs between candidates, the verdict depends on the recipe."
@@ -78,7 +81,7 @@ def calibration_view(result: CalibrationResult) -> RenderableType:
             Text(),
             Text("Recipe to paste", style="bold"),
             Text(recipe_text(result.best)),
-            Text(header_line(result)),
+            Text(header_text(result)),
         ]
     return Group(*parts)
 
@@ -92,7 +95,7 @@ def calibration_markdown(result: CalibrationResult) -> str:
     for note in notes_of(result):
         lines += [note, ""]
     if result.best is not None:
-        lines += ["```yaml", recipe_text(result.best).rstrip(), "```", "", header_line(result), ""]
+        lines += ["```yaml", recipe_text(result.best).rstrip(), "```", "", header_text(result), ""]
     return "\n".join(lines)
 
 
@@ -177,7 +180,7 @@ def notes_of(result: CalibrationResult) -> Iterator[str]:
 def _comparison_notes(result: CalibrationResult) -> Iterator[str]:
     """Whether the recommended recipe is shown to be better than the one as written."""
     best, own = result.best, result.own
-    if best is None or own is None or own is best or not own.is_eligible:
+    if best is None or own is None or own is best or own.limit is not None or own.lost:
         return
     if best.core_minutes.high >= own.core_minutes.low:
         yield (
@@ -210,17 +213,18 @@ def recipe_text(best: CandidateResult) -> str:
     return write_yaml({"proxy": document.data.get("proxy", {})}, comment)
 
 
-def header_line(result: CalibrationResult) -> str:
-    """The sentence for the header of the study file."""
+def header_text(result: CalibrationResult) -> str:
+    """The sentence for the header of the study file, as a comment."""
     best, own = result.best, result.own
     assert best is not None
     claims = ", ".join(contrast.claim for contrast in result.contrasts if contrast.is_own)
     before = "" if own is None or own is best else f"; the recipe as it was written needs {_range(own.core_minutes)}"
-    return (
-        f"# Recipe from `harness calibrate`, {date.today():%Y-%m-%d}: of {len(result.results)} recipes, "
+    text = (
+        f"Recipe from `harness calibrate`, {date.today():%Y-%m-%d}: of {len(result.results)} recipes, "
         f"{change_text(best.recipe)} decides {claims} for the least computing, {_range(best.core_minutes)} "
         f"core-minutes (n = {best.seeds} pairs of seeds that no claim uses){before}."
     )
+    return textwrap.fill(text, HEADER_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
 def calibration_values(result: CalibrationResult) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from claim_studies import CLAIM
 from tiny_studies import EPOCHS, SCRIPTED, epoch, started, write_study
 
@@ -102,6 +103,13 @@ def test_the_better_half_gets_more_seeds_and_the_least_computing_is_recommended(
     assert best.core_minutes == Range(*(2 * pairs for pairs in power.needed)) and power.needed.value >= 3
     assert result.core_minutes == pytest.approx(len(played.jobs))
     assert {power.contrast.metric for power in best.powers} == {"top1", "val_loss"}
+    text = calibration_markdown(result)
+    block = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert block == {"proxy": SCRIPTED["proxy"] | {"batch_size": 64}}
+    header = " ".join(line.removeprefix("# ") for line in text.split("```\n\n")[1].splitlines())
+    assert header.startswith("Recipe from `harness calibrate`, ") and "of 4 recipes, batch_size=64 decides" in header
+    assert "the recipe as it was written needs" in header
+    assert best.core_minutes.high < results[32].core_minutes.low and "overlap" not in text
 
 
 def test_seeds_and_database_are_not_those_of_the_study(tmp_path: Path) -> None:
@@ -149,10 +157,13 @@ def test_an_interrupted_calibration_is_resumed(tmp_path: Path) -> None:
 
 def test_with_the_arms_swapped_only_the_sign_changes(tmp_path: Path) -> None:
     results = []
+    brief = {"vary": {"batch_size": [64]}, "seeds": 3, "max_seeds": 3}
     for name, sign, expect in (("one", 1, "> 0"), ("other", -1, "> 0"), ("third", 1, "< 0")):
         (folder := tmp_path / name).mkdir()
         contrast = {arm: sign * weight for arm, weight in CLAIM["contrast"].items()}
-        results.append(Calibrated(folder, claims=[CLAIM | {"contrast": contrast, "expect": expect}]).answer())
+        claims = [CLAIM | {"contrast": contrast, "expect": expect}]
+        results.append(Calibrated(folder, claims=claims, calibrate=brief).answer())
+    assert "The intervals of batch_size=64 and of the recipe as written overlap" in calibration_markdown(results[0])
     one, other, third = (
         [(each.recipe.change.values, each.seeds, each.core_minutes, each.own[0]) for each in result.results]
         for result in results
