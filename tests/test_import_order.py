@@ -17,6 +17,7 @@ ON_DEMAND = ("ray", "optuna", "optuna_dashboard")
 """Imported inside functions everywhere: the commands that read a study must not wait for them."""
 LAZY = (
     "harness.cli.study_run",
+    "harness.cli.calibration_run",
     "harness.cli.full_scale",
     "harness.cli.full_scale_dense",
     "harness.cli.network_accuracy",

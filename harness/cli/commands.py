@@ -19,6 +19,7 @@ COMMANDS = (
     "schema",
     "reproduce",
     "power",
+    "calibrate",
     "aa",
     "plot",
     "verify",

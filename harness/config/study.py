@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from harness.config.calibrate import Calibrate
 from harness.config.recipes.proxy import ProxyRecipe, StrictModel
 
 HALVING_FACTOR = 3
 """One in three configurations of a rung is promoted (asynchronous successive halving, Li et al. 2020)."""
-RESERVED_NAMES = ("bench", "claims", "erf", "full_scale")
+RESERVED_NAMES = ("bench", "calibrations", "claims", "erf", "full_scale")
 """Folders in the results folder that belong to no study."""
 CURVES = ("top1", "val_loss")
 """Objectives that are measured after every epoch, so that a pruner can use them."""
@@ -151,6 +152,8 @@ class Study(StrictModel):
     full_scale: FullScale | None = None
     claims: list[Claim] = Field(default=[])
     """Statements that are tested by statistics over paired seeds."""
+    calibrate: Calibrate | None = None
+    """What `harness calibrate` varies to find the proxy that decides the claims for the least computing."""
     quick: dict[str, Any] | None = Field(default=None)
     """Changes for a short first run, as `{search: {seeds: 1}, proxy: {epochs: 2}}`; `--quick` runs it, under the name
     `<study>_quick`."""

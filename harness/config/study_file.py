@@ -1,29 +1,25 @@
-"""Loading of a study file: reading, complete checks, and its quick profile.
-
-The quick profile is the study with the changes of the key `quick`, for a short first run. A value of the file that does
-not fit a changed one is adapted to it, unless the profile sets it itself: a profile that trains for one epoch need not
-repeat the warm-up, the batch size and the pruner.
-"""
+"""Loading of a study file: reading, complete checks, and its quick profile (`quick_profile`)."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness.config.axes import BASE
+from harness.config.calibrate import RecipeChange, listed_changes
 from harness.config.claim_arms import check_claims
 from harness.config.network_file import resolve, resolve_bases
 from harness.config.problems import FileErrors
+from harness.config.quick_profile import apply_quick_profile
 from harness.config.recipes.loading import recipe_names
-from harness.config.recipes.proxy import ProxyRecipe, Transfer
 from harness.config.space import Space, plain_fields
 from harness.config.space_checks import read_space, require_feasible
 from harness.config.study import Study
 from harness.config.study_checks import check_metrics
-from harness.config.yaml_file import Document, KeyPath, dotted, quoted, read_document, write_yaml
+from harness.config.yaml_file import Document, KeyPath, quoted, read_document, write_yaml
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.spec.network import NetworkSpec
 
@@ -64,25 +60,39 @@ def load_study(path: str | Path, *, is_quick: bool = False) -> StudyFile:
     written = read_document(Path(path))
     if is_quick:
         profile, notes = apply_quick_profile(written)
-        return replace(_checked(profile), notes=notes)
-    file = _checked(written)
+        return replace(check_document(profile), notes=notes)
+    file = check_document(written)
     if file.study.quick is not None:
         _check_quick(written)
+    if file.study.calibrate is not None:
+        check_changes(written, listed_changes(file.study.calibrate))
     return file
+
+
+def check_changes(document: Document, changes: Iterable[RecipeChange]) -> None:
+    """Raise `StudyError` for changes of the proxy with which the study would be refused."""
+    for change in changes:
+        try:
+            check_document(change.apply(document))
+        except StudyError as error:
+            values = ", ".join(f"{key}: {quoted(value)!r}" for key, value in change.values.items())
+            for problem in error.problems:
+                problem.rule = f"In `calibrate`, with {values}: {problem.rule}"
+            raise
 
 
 def _check_quick(written: Document) -> None:
     """Raise `StudyError` for a quick profile that `--quick` would refuse."""
     try:
-        _checked(apply_quick_profile(written)[0])
+        check_document(apply_quick_profile(written)[0])
     except StudyError as error:
         for problem in error.problems:
             problem.rule = f"In the profile `quick`: {problem.rule}"
         raise
 
 
-def _checked(document: Document) -> StudyFile:
-    """The study that a document describes. Raises `StudyError` with every problem and its line."""
+def check_document(document: Document) -> StudyFile:
+    """Check a document; returns the study that it describes. Raises `StudyError` with every problem and its line."""
     problems = FileErrors(document)
     study = _study(document.data, problems)
     study = _with_root(study, document.path) if study else None
@@ -181,112 +191,3 @@ def _sound_part(data: Mapping[str, Any], faulty: set[KeyPath]) -> dict[str, Any]
     if "search" in whole:
         rest["search"] = {"sampler": "random", "trials": 1}  # a valid value for any size of the space
     return rest
-
-
-QUICK_SUFFIX = "_quick"
-
-
-def apply_quick_profile(document: Document) -> tuple[Document, tuple[str, ...]]:
-    """The file with its quick profile applied: mappings are merged, other values replaced, and the name has a suffix.
-
-    Also returns a note for each value that was adapted. Raises `StudyError` for a file without a quick profile.
-    """
-    changes = document.data.get("quick")
-    if not isinstance(changes, dict) or not changes:
-        rule = "The file must have a key `quick` to be run with `--quick`"
-        remedy = "Add the changes for a short first run, as `quick: {search: {seeds: 1}, proxy: {epochs: 2}}`."
-        raise StudyError(rule, place=str(document.path), remedy=remedy)
-    data = {key: value for key, value in document.data.items() if key != "quick"}
-    data = _merged(data, changes)
-    notes = _fit(data, document.data, changes)
-    if isinstance(data.get("study"), str):
-        data["study"] += QUICK_SUFFIX
-    below: dict[KeyPath, int] = {at[1:]: line for at, line in document.lines.items() if at[:1] == ("quick",) and at[1:]}
-    return replace(document, data=data, lines={**document.lines, **below}), notes
-
-
-def _same_share(warmup: Any, epochs: Any, before: Any) -> Any:
-    """The warm-up, or the same share of the epochs as before if it would last to the end."""
-    return warmup if warmup < epochs or not 0 <= warmup < before or epochs <= 0 else warmup * epochs / before
-
-
-def _at_most(size: Any, most: Any, _: Any) -> Any:
-    return min(size, most) if most > 1 else size
-
-
-def _none_after_one(pruner: Any, epochs: Any, _: Any) -> Any:
-    return "none" if epochs == 1 else pruner
-
-
-class _DependentValue(NamedTuple):
-    """A value that must be consistent with another one; `fitted` is (value, changed, changed before) -> value."""
-
-    key: KeyPath
-    default: Any
-    changed: KeyPath
-    changed_default: Any
-    fitted: Callable[[Any, Any, Any], Any]
-
-
-_RECIPE, _EPOCHS, _TRAIN_SIZE = ProxyRecipe(), ("proxy", "epochs"), ("proxy", "train_size")
-_WARMUP = _RECIPE.schedule.warmup_epochs
-DEPENDENT_VALUES = (
-    _DependentValue(("proxy", "schedule", "warmup_epochs"), _WARMUP, _EPOCHS, _RECIPE.epochs, _same_share),
-    _DependentValue(("proxy", "batch_size"), _RECIPE.batch_size, _TRAIN_SIZE, None, _at_most),
-    _DependentValue(("proxy", "transfer", "batch_size"), Transfer().batch_size, _TRAIN_SIZE, None, _at_most),
-    _DependentValue(("proxy", "val_size"), None, ("proxy", "final_val_size"), None, _at_most),
-    _DependentValue(("search", "pruner"), "none", _EPOCHS, _RECIPE.epochs, _none_after_one),
-)
-
-
-def _fit(data: dict[str, Any], before: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Adapt values of `data`, in place, to those that the profile changed; returns a note for each."""
-    notes = []
-    for fit in DEPENDENT_VALUES:
-        changed = _value_at(changes, fit.changed, None)
-        if changed is None or _value_at(changes, fit.key, None) is not None:
-            continue
-        value = _value_at(data, fit.key, fit.default)
-        try:
-            fitted = fit.fitted(value, changed, _value_at(before, fit.changed, fit.changed_default))
-        except TypeError:  # null, or not a number, which is refused where the study is checked
-            continue
-        if fitted != value and _set_at(data, fit.key, fitted):
-            notes.append(
-                f"the quick profile has `{dotted(fit.key)}: {quoted(fitted, is_quoted=False)}` in place of "
-                f"{quoted(value, is_quoted=False)}, to fit `{dotted(fit.changed)}: {quoted(changed)}`"
-            )
-    return tuple(notes)
-
-
-def _value_at(values: Any, at: KeyPath, default: Any) -> Any:
-    """The value at a path, or the default if there is none."""
-    for key in at:
-        if not isinstance(values, Mapping) or key not in values:
-            return default
-        values = values[key]
-    return values
-
-
-def _set_at(data: dict[str, Any], at: KeyPath, value: Any) -> bool:
-    """Set a value in copies of the mappings above it, so that the file's are not changed; False if one is missing.
-
-    Only a missing `schedule` is created: without a `transfer`, the study has no transfer.
-    """
-    *above, last = map(str, at)
-    for key in above:
-        inner = data.get(key, {} if key == "schedule" else None)
-        if not isinstance(inner, Mapping):
-            return False
-        data[key] = dict(inner)
-        data = data[key]
-    data[last] = value
-    return True
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, change in changes.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, change) if isinstance(before, dict) and isinstance(change, dict) else change
-    return merged

@@ -13,7 +13,8 @@ from harness.analysis.results import noise_line, study_results
 from harness.analysis.reuse import other_environments, study_environment
 from harness.analysis.study_reader import StudyReader, open_study_reader
 from harness.analysis.summary import finished
-from harness.config.study_file import QUICK_SUFFIX, StudyFile, load_study, resolved_yaml
+from harness.config.quick_profile import QUICK_SUFFIX
+from harness.config.study_file import StudyFile, load_study, resolved_yaml
 from harness.config.study_growth import identity, study_values
 from harness.data import describe
 from harness.diagnostics.verify.findings import ClaimRow
