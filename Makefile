@@ -28,6 +28,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
+	$(BIN)/python -m harness.cli bench certainty
 	$(BIN)/python -m harness.cli bench
 	$(BIN)/python -m harness.cli bench dwconv
 	$(BIN)/python -m harness.cli bench network replknet_31b --resolution 224 384

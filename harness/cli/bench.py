@@ -30,6 +30,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     )
     _add_bench_output(parser, quick=False, output=None)
     subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", dest="subject")
+    _add_bench_certainty(subjects)
     _add_bench_dwconv(subjects)
     _add_bench_network(subjects)
     return parser
@@ -37,7 +38,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Measure, print the results, and write them."""
-    {None: _bench, "dwconv": _bench_dwconv, "network": _bench_network}[args.subject](args)
+    {None: _bench, "certainty": _bench_certainty, "dwconv": _bench_dwconv, "network": _bench_network}[args.subject](args)
     return 0
 
 
@@ -56,6 +57,15 @@ def _add_bench_output(bench: ArgumentParser, **defaults: object) -> None:
         default=argparse.SUPPRESS,
         metavar="DIR",
         help="folder for the results (default: results/bench)",
+    )
+
+
+def _add_bench_certainty(subjects: Subparsers) -> None:
+    about = "core-minutes until the first claim of kernel_size.yaml is decided, with its proxy and with the one before"
+    certainty = subjects.add_parser("certainty", help=about, description=f"Measure {about}.")
+    _add_bench_output(certainty)
+    certainty.add_argument(
+        "--workers", type=positive, metavar="N", help="number of workers (default: as many as fit on the machine)"
     )
 
 
@@ -117,6 +127,22 @@ def _bench(args: Namespace) -> None:
     from harness.diagnostics.bench.actions import bench
 
     bench(args.only or (), args.output, is_quick=args.quick)
+
+
+def _bench_certainty(args: Namespace) -> None:
+    from harness.cli.calibration_run import calibrate, open_calibration
+    from harness.cli.study_run import RunOptions
+    from harness.config.calibration_candidates import plan_calibration
+    from harness.config.study_file import load_study
+    from harness.diagnostics.bench.actions import bench_certainty
+    from harness.search.calibration import CalibrationResult
+    from harness.storage.workspace import Workspace
+
+    def run_calibration(study: Path, results: Path) -> CalibrationResult:
+        options = RunOptions(workspace=Workspace(results), executor="ray", workers=args.workers)
+        return calibrate(open_calibration(plan_calibration(load_study(study)), options, None), options, is_quiet=False)
+
+    bench_certainty(run_calibration, args.output, is_quick=args.quick)
 
 
 def _bench_dwconv(args: Namespace) -> None:

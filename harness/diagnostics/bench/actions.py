@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -30,10 +31,12 @@ from harness.diagnostics.bench.base import (
     markdown_rows,
     table_text,
 )
+from harness.diagnostics.bench.certainty import CERTAINTY_NOTE, PAIRS, QUICK_PAIRS, certainty_tables, write_certainty_study
 from harness.diagnostics.bench.driver import driver_cost, first_step, help_time
 from harness.diagnostics.bench.machine import condition_lines, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.proxies import peak_memory, proxies, training_step
 from harness.report.console import make_console
+from harness.search.calibration import CalibrationResult
 from harness.system.device_slot import computing, counting_measurements
 from harness.training.device import find_device
 
@@ -171,6 +174,29 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
         text = markdown("Whole networks", conditions, tables, NETWORK_NOTE)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"written: {path}.md, .csv")
+
+
+def bench_certainty(
+    calibrate: Callable[[Path, Path], CalibrationResult], output: Path | None, *, is_quick: bool
+) -> None:
+    """Print core-minutes to a decision, and write them; a quick run is written only if `output` is given.
+
+    `calibrate` trains the candidates of a study file in a results folder.
+    """
+    with TemporaryDirectory() as folder:
+
+        def measure(log: ProgressCallback) -> Iterator[CalibrationResult]:
+            log("measuring: certainty")
+            yield calibrate(write_certainty_study(Path(folder), QUICK_PAIRS if is_quick else PAIRS), Path(folder))
+
+        conditions, (result,) = _measure(measure, is_quick=is_quick)
+        tables = list(certainty_tables(result))
+    _print(map(table_text, tables), CERTAINTY_NOTE)
+    folder_written = output or (None if is_quick else BENCH_RESULTS)
+    if folder_written is not None:
+        path = _named(folder_written, "certainty.md")
+        path.write_text(markdown("Core-minutes to a decision", conditions, tables, CERTAINTY_NOTE), encoding="utf-8")
+        print(f"written: {path}")
 
 
 def _measure(
