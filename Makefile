@@ -35,14 +35,14 @@ bench: setup
 
 setup: .venv/.ready
 
-.venv/.ready: requirements.lock pyproject.toml install.py
+.venv/.ready: requirements.lock pyproject.toml harness/system/install.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11'; exit 2; }
-	@$(PYTHON) install.py
+	@$(PYTHON) harness/system/install.py
 	@touch $@
 
 # Resolves pyproject.toml for every platform and Python from 3.11 on.
 lock: setup
-	@$(PYTHON) install.py compile --quiet --universal --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	@$(PYTHON) harness/system/install.py compile --quiet --universal --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--python-version 3.11 --extra dev pyproject.toml --output-file requirements.lock
 
 clean:

@@ -38,7 +38,9 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Measure, print the results, and write them."""
-    {None: _bench, "certainty": _bench_certainty, "dwconv": _bench_dwconv, "network": _bench_network}[args.subject](args)
+    {None: _bench, "certainty": _bench_certainty, "dwconv": _bench_dwconv, "network": _bench_network}[args.subject](
+        args
+    )
     return 0
 
 

@@ -31,7 +31,13 @@ from harness.diagnostics.bench.base import (
     markdown_rows,
     table_text,
 )
-from harness.diagnostics.bench.certainty import CERTAINTY_NOTE, PAIRS, QUICK_PAIRS, certainty_tables, write_certainty_study
+from harness.diagnostics.bench.certainty import (
+    CERTAINTY_NOTE,
+    PAIRS,
+    QUICK_PAIRS,
+    certainty_tables,
+    write_certainty_study,
+)
 from harness.diagnostics.bench.driver import driver_cost, first_step, help_time
 from harness.diagnostics.bench.machine import condition_lines, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.proxies import peak_memory, proxies, training_step

@@ -28,7 +28,7 @@ CERTAINTY_NOTE = (
 
 
 def write_certainty_study(folder: Path, seeds: int) -> Path:
-    """Write the flagship's first claim with both recipes, for a calibration with this number of pairs; returns the file."""
+    """Write the first claim of the flagship with both recipes, to be calibrated with this number of pairs."""
     study = yaml.safe_load(FLAGSHIP.read_text(encoding="utf-8"))
     calibrate = {"together": [BEFORE], "seeds": seeds, "max_seeds": seeds}
     written = study | {"study": "certainty", "claims": study["claims"][:1], "calibrate": calibrate}
@@ -41,7 +41,9 @@ def certainty_tables(result: CalibrationResult) -> Iterator[ResultTable]:
     """The ratio of both recipes' core-minutes, then the claim's tables."""
     before = next((each for each in result.results if each.recipe.change.values), None)
     if result.own is not None and before is not None:
-        yield ResultTable("Core-minutes to a decision", ("recipe", "before", "now", "ratio"), [_row(before, result.own)])
+        yield ResultTable(
+            "Core-minutes to a decision", ("recipe", "before", "now", "ratio"), [_row(before, result.own)]
+        )
     for table in tables_of(result):
         yield ResultTable(table.title, table.headings, [tuple(row) for row in table.rows])
 

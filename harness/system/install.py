@@ -171,7 +171,7 @@ def install() -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Without arguments installs; with arguments runs `uv pip` with them in the environment that there is."""
-    os.chdir(Path(__file__).resolve().parent)
+    os.chdir(Path(__file__).resolve().parents[2])
     try:
         if not arguments:
             return install()

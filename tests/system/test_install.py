@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 from small_wheels import write_wheel
 
-import install
-from install import UV, cache_variables, certificate_variables, link_variables, pip_settings, uv_variables
+from harness.system import install
+from harness.system.install import (
+    UV,
+    cache_variables,
+    certificate_variables,
+    link_variables,
+    pip_settings,
+    uv_variables,
+)
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PYPROJECT = """
 [build-system]
 requires = []
@@ -122,7 +129,10 @@ def small_repository(folder: Path) -> Path:
     """A project with this repository's Makefile and `install.py` that needs one package; wheels are in `wheels`."""
     (folder / "wheels").mkdir(parents=True)
     write_wheel(folder / "wheels", "small_package", "1.0", {"small_package.py": b""})
-    for source in (REPOSITORY / "Makefile", REPOSITORY / "install.py", REPOSITORY / "tests/helpers/small_wheels.py"):
+    program = folder / "harness" / "system" / "install.py"
+    program.parent.mkdir(parents=True)
+    shutil.copy(install.__file__, program)
+    for source in (REPOSITORY / "Makefile", REPOSITORY / "tests/helpers/small_wheels.py"):
         shutil.copy(source, folder)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     (folder / "requirements.lock").write_text("small_package==1.0 ; python_version >= '3'\n")
