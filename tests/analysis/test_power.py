@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
+from harness.analysis.prospects import FUTILE
 from harness.analysis.statistics import Plan, Verdict, estimate_effect, judge, seeds_to_decide
 from harness.analysis.statistics.power import decision_chances, draw_predictive, pairs_for_power, predicted_chances
 from harness.config.expectation import Expectation
@@ -88,3 +90,28 @@ def test_more_pairs_than_allowed_are_none() -> None:
 def test_after_the_last_look_there_is_no_chance() -> None:
     chances = predicted_chances(Plan(2, 3), ABOVE, [1.0, 2.0, 0.5])
     assert chances.chance == 0 and chances.expected_pairs(3) == 0
+
+
+def first_verdict(values: np.ndarray, plan: Plan, bounds: dict[int, float], futile: float) -> tuple[bool, int]:
+    """Whether a study with these pairs comes to a verdict, and after how many it ends, by a verdict or as futile."""
+    for n in plan.looks:
+        seen = values[:n]
+        if abs(seen.mean()) * np.sqrt(n) / seen.std(ddof=1) > bounds[n]:
+            return True, n
+        if n < plan.most and futile and predicted_chances(plan, ABOVE, list(seen)).chance < futile:
+            return False, n
+    return False, plan.most
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("effect", "saved"), [(0.0, 3.0), (1.0, 0.5), (1.7, 0.0)])
+def test_to_give_up_what_is_unlikely_costs_no_power(effect: float, saved: float) -> None:
+    """Simulated studies with and without the rule of `analysis.prospects`; `saved` pairs at least on average."""
+    plan, rng = Plan(3, 8), np.random.default_rng(5)
+    bounds = {n: float(-stdtrit(n - 1, plan.level(n) / 2)) for n in plan.looks}
+    studies = [rng.normal(effect, 1, plan.most) for _ in range(200)]
+    ends = {futile: [first_verdict(values, plan, bounds, futile) for values in studies] for futile in (0.0, FUTILE)}
+    power = {futile: np.mean([is_decided for is_decided, _ in end]) for futile, end in ends.items()}
+    pairs = {futile: np.mean([n for _, n in end]) for futile, end in ends.items()}
+    assert power[FUTILE] >= power[0.0] - 0.01
+    assert pairs[FUTILE] <= pairs[0.0] - saved
