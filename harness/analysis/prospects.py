@@ -51,10 +51,9 @@ class ClaimProspect:
 
     @property
     def text(self) -> str:
-        """The prospect, as `decided by 8 seeds with a chance of 62 %`."""
-        if self.chance is None:
-            return f"no spread yet, at most {self.most} seeds"
-        return f"decided by {self.most} seeds with a chance of {100 * self.chance:.0f} %"
+        """The prospect, as `62 % chance of a verdict by 8 seeds`."""
+        chance = "unknown" if self.chance is None else f"{100 * self.chance:.0f} %"
+        return f"{chance} chance of a verdict by {self.most} seeds"
 
 
 def claim_prospects(study: Study, results: Sequence[ClaimResult]) -> dict[str, ClaimProspect]:
@@ -86,10 +85,10 @@ def arms_needing_seeds(study: Study, results: Sequence[ClaimResult], seeds_used:
 
 
 def distances_to_verdicts(study: Study, results: Sequence[ClaimResult]) -> dict[str, str]:
-    """How far each open claim is from a verdict: its interval and the bound, and its chance of one."""
+    """How far each open claim is from a verdict: its chance of one, and its interval and the bound."""
     prospects = claim_prospects(study, results)
     return {
-        result.claim.name: f"{_distance(result)}; {_outlook(prospects.get(result.claim.name))}"
+        result.claim.name: f"{_outlook(prospects.get(result.claim.name))}: {_distance(result)}"
         for result in results
         if result.is_open and result.estimate is not None
     }
@@ -108,7 +107,7 @@ def _distance(result: ClaimResult) -> str:
 def _outlook(prospect: ClaimProspect | None) -> str:
     if prospect is None:
         return "no look is left"
-    return f"{prospect.text}, so it gets no further seeds" if prospect.is_futile else prospect.text
+    return f"{prospect.text}, so no further seeds" if prospect.is_futile else prospect.text
 
 
 def seconds_per_pair(study: Study, result: ClaimResult) -> float:

@@ -4,6 +4,7 @@ import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Self
@@ -75,6 +76,8 @@ class LiveState:
     """The limit at which each configuration with values is, if any: chance or the ceiling."""
     ruled_out: set[str] = field(default_factory=set)
     """Configurations that are neither complete nor open: failed, diverged, or over a budget."""
+    distances: Mapping[str, str] = field(default_factory=dict)
+    """How far each open claim is from a verdict."""
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
 
     def update(self, event: StudyEvent, progress: Progress) -> None:
@@ -108,6 +111,8 @@ class LiveState:
             case events.TrialEnded(status=TrialStatus() as status):
                 change = self.ruled_out.discard if status.state == "complete" else self.ruled_out.add
                 change(self.configuration[event.trial])
+            case events.ClaimsEvaluated():
+                self.distances = event.distances
             case events.StudyEnded():
                 self.doing = ""
         self.add_line(text)
@@ -135,6 +140,7 @@ class LiveState:
     def draw(self) -> RenderableType:
         """The current view; lines that are too long are cut, so that its height does not change."""
         parts: list[RenderableType] = [self._head(), self._bar(), self._best()]
+        parts += [_line(f"{claim}: {distance}", "yellow") for claim, distance in self.distances.items()]
         if self.work:
             parts.append(self._workers())
         if self.last_lines:

@@ -1,5 +1,6 @@
 """Further seeds go to the claim that gains the most by them for its computing, and to no claim in vain."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import pytest
 from claim_studies import CLAIM, claim_results, claimed
+from rich.console import Console
 from tiny_studies import EPOCHS, Played, called, epoch, gains, started
 
 from harness.analysis.prospects import arms_needing_seeds, claim_prospects, distances_to_verdicts
+from harness.report.event_log import EventFormatter
+from harness.report.live import LiveState
 from harness.search.events import ClaimsEvaluated
 from harness.training.run import Ended, Job, Record, RunState
 
@@ -64,7 +68,7 @@ def test_a_claim_without_a_chance_gets_no_seeds_and_the_output_says_so(tmp_path:
     played = claimed(tmp_path, claims=[NEAR], search={"seeds": 5, "max_seeds": 6})
     (look,) = looks(played, script({}, 3.0, {}))
     assert look.arms == 0 and look.verdicts == {"near": "undecided"}
-    assert "chance of" in look.distances["near"] and look.distances["near"].endswith("so it gets no further seeds")
+    assert "% chance of a verdict by 6 seeds, so no further seeds: " in look.distances["near"]
     assert played.executor is not None and all(job.run.seed < 5 for job in played.executor.submitted)
 
 
@@ -79,7 +83,21 @@ def test_status_shows_the_distance_to_a_verdict(tmp_path: Path) -> None:
     played = claimed(tmp_path, search={"seeds": 3, "max_seeds": 3})
     looks(played, gains(K13=0.1))
     output = called("status", "study.yaml", cwd=tmp_path)
-    assert "larger_is_better: 0." in output.stdout and "against 0.00 (n = 3); no look is left" in output.stdout
+    assert "larger_is_better: no look is left: 0." in output.stdout and "against 0.00 (n = 3)" in output.stdout
+
+
+def test_the_live_view_shows_open_claims_and_their_distance(tmp_path: Path) -> None:
+    played = claimed(tmp_path)
+    state = LiveState("study", None, "top1", "maximize", EventFormatter("top1"))
+    shown = []
+    for event, progress, _ in played.events(gains(K13=0.55)):
+        state.update(event, progress)
+        if isinstance(event, ClaimsEvaluated):
+            console = Console(width=80, file=io.StringIO(), record=True)
+            console.print(state.draw())
+            shown.append(console.export_text())
+    assert "larger_is_better: 46 % chance of a verdict by 6 seeds: 0.82 [" in shown[0]
+    assert "chance of a verdict" not in shown[-1]  # supported by then
 
 
 # harness power
