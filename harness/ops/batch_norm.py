@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from harness.ops.batch_norm_kernel import WIDTHS, BatchNormArguments, compiled_backward, compiled_forward
 from harness.ops.depthwise import needs_native
@@ -46,7 +47,7 @@ def batch_norm_act(x: Tensor, norm: nn.Module, activation: ActivationName) -> Te
     """
     if type(norm) is nn.BatchNorm2d and norm.training and x.dtype is torch.float32 and x.is_cpu:
         plan = _plan(x.shape, activation, norm.eps, norm.momentum, torch.get_num_threads())
-        if plan is not None and _is_eager(x) and _is_channels_last(x) and _is_plain(norm):
+        if plan is not None and _is_eager(x) and _is_channels_last(x) and _is_plain(norm, x.shape[1]):
             parameters, buffers = norm._parameters, norm._buffers
             y: Tensor = _BatchNormAct.apply(x, parameters["weight"], parameters["bias"], buffers, plan)
             return y
@@ -61,10 +62,11 @@ def _is_eager(x: Tensor) -> bool:
     """Whether the call is computed as it is: not traced, compiled, transformed, or under autocast."""
     if type(x) is not Tensor or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    return not needs_native(x)
+    is_transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return not is_transformed and not needs_native(x)
 
 
-def _is_plain(norm: nn.BatchNorm2d) -> bool:
+def _is_plain(norm: nn.BatchNorm2d, channels: int) -> bool:
     """Whether the module is as `nn.BatchNorm2d(channels)` makes it, in float32 and without hooks.
 
     Reads the module's dictionaries, because its attributes are slow, and this is called before each step's every norm.
@@ -72,6 +74,8 @@ def _is_plain(norm: nn.BatchNorm2d) -> bool:
     parameters, buffers = norm._parameters, norm._buffers
     for tensor in (parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]):
         if tensor is None or tensor.dtype is not torch.float32 or not tensor.is_cpu:
+            return False
+        if tensor.numel() != channels or not tensor.is_contiguous():
             return False
     return not (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
 

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
 
 from harness.models.activation_checkpointing import checkpoint_block
 from harness.models.layers import ConvBN
@@ -192,6 +194,44 @@ def test_all_else_is_pytorchs_own(case: str, fused: list[str]) -> None:
         else:
             y = batch_norm_act(x, module, "relu")
     assert fused == [] and y.shape == x.shape
+
+
+def test_maps_of_other_channels_are_refused_as_by_pytorch(fused: list[str]) -> None:
+    """The compiled loops have no bounds: they must not read beyond the parameters."""
+    with pytest.raises(RuntimeError, match="running_mean should contain 32 elements"):
+        batch_norm_act(images(2, 32, 5, 5), nn.BatchNorm2d(16), "relu")
+    assert fused == []
+
+
+def test_a_parameter_that_is_a_view_is_read_as_one(fused: list[str]) -> None:
+    module, x = nn.BatchNorm2d(16), images(2, 16, 5, 5)
+    module.weight = nn.Parameter(torch.linspace(1, 2, 32)[::2])
+    y = batch_norm_act(x, module, "none")
+    torch.testing.assert_close(y, native(x, nn.BatchNorm2d(16), "none") * module.weight[:, None, None])
+    assert fused == []
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_gradients_of_torch_func_and_of_forward_mode(fused: list[str]) -> None:
+    module, x = norm(8), images(3, 8, 4, 4)
+    block = ConvBN(8, 8, 1).to(memory_format=torch.channels_last)
+
+    def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        y: Tensor = functional_call(block, {**parameters, **buffers}, (x,))
+        return y.pow(3).sum()
+
+    buffers = {name: buffer.clone() for name, buffer in block.named_buffers()}
+    gradients = torch.func.grad(loss)(dict(block.named_parameters()), buffers)
+    assert fused == []
+    torch.autograd.backward(block(x).pow(3).sum())
+    for name, parameter in block.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-3)
+    fused.clear()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))  # type: ignore[no-untyped-call]
+        y = batch_norm_act(dual, module, "relu")
+        assert forward_ad.unpack_dual(y).tangent is not None  # type: ignore[no-untyped-call]
+    assert fused == []
 
 
 def test_one_pixel_alone_is_refused_as_by_pytorch() -> None:
