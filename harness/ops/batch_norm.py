@@ -45,9 +45,9 @@ def batch_norm_act(x: Tensor, norm: nn.Module, activation: ActivationName) -> Te
 
     The fused result equals PyTorch's up to rounding, and so do the gradients of any order and the running statistics.
     """
-    if type(norm) is nn.BatchNorm2d and norm.training and x.dtype is torch.float32 and x.is_cpu:
+    if type(norm) is nn.BatchNorm2d and norm.training and x.dtype is torch.float32 and x.is_cpu and _is_eager(x):
         plan = _plan(x.shape, activation, norm.eps, norm.momentum, torch.get_num_threads())
-        if plan is not None and _is_eager(x) and _is_channels_last(x) and _is_plain(norm, x.shape[1]):
+        if plan is not None and _is_channels_last(x) and _is_plain(norm, x.shape[1]):
             parameters, buffers = norm._parameters, norm._buffers
             y: Tensor = _BatchNormAct.apply(x, parameters["weight"], parameters["bias"], buffers, plan)
             return y
