@@ -36,6 +36,9 @@ Buffers = Mapping[str, Any]
 _UNCOUNTED = torch.zeros((), dtype=torch.int64)
 """Counts the batches of norms that do not count them."""
 
+LEAST_NUMBERS = 30_000
+"""Numbers of a map from which the loops are faster; below, both are the time of the calls."""
+
 THREAD_NUMBERS = 100_000
 """Numbers of a map (about a tenth of a millisecond) from which another thread is worth its overhead."""
 
@@ -154,7 +157,7 @@ def _plan(
     if len(shape) != 4 or momentum is None or (lane := lane_width(shape[1])) == 0:
         return None
     channels, rows = shape[1], shape[0] * shape[2] * shape[3]
-    if rows < 2:
+    if rows < 2 or rows * channels < LEAST_NUMBERS:
         return None
     scalars = (ctypes.c_float * 4)(eps, momentum, 1 / rows, rows / (rows - 1))
     threads = max(1, min(threads, rows * channels // THREAD_NUMBERS))

@@ -154,6 +154,7 @@ def test_what_is_no_aa_test_is_refused(
     assert result.returncode == 2 and words in result.stderr.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_arms_of_two_networks_are_refused(tmp_path: Path) -> None:
     claims = [{"name": "a", "says": "b", "contrast": {"K=5": 1, "K=3": -1}, "expect": "> 0"}]
     played(tmp_path, axes={"K": [[3, 3, 3, 3], [5, 5, 5, 5]]}, claims=claims)

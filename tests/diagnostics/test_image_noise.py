@@ -47,6 +47,7 @@ def test_every_pair_is_judged_on_every_set(trained: Path) -> None:
     assert values["studies"][0]["expected"]["own"]["coverage"] == 0.95
 
 
+@pytest.mark.long
 def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained: Path) -> None:
     """Recomputed here with the network alone, for one run and one set."""
     import torch

@@ -49,6 +49,16 @@ def outcome(function: Function, x: Tensor, module: nn.BatchNorm2d, activation: A
     return [y.detach(), *gradients, module.running_mean, module.running_var]
 
 
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Maps of any size are computed by the loops, so that small ones test them."""
+    plan = batch_norm._plan
+    monkeypatch.setattr(batch_norm, "LEAST_NUMBERS", 0)
+    plan.cache_clear()
+    yield
+    plan.cache_clear()
+
+
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The activations of the calls that the compiled loops computed."""
@@ -194,6 +204,14 @@ def test_all_else_is_pytorchs_own(case: str, fused: list[str]) -> None:
         else:
             y = batch_norm_act(x, module, "relu")
     assert fused == [] and y.shape == x.shape
+
+
+def test_small_maps_are_pytorchs_own(fused: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_norm, "LEAST_NUMBERS", 2 * 16 * 25)
+    batch_norm_act(images(2, 16, 5, 4), norm(16), "relu")
+    assert fused == []
+    batch_norm_act(images(2, 16, 5, 5), norm(16), "relu")
+    assert fused == ["relu"]
 
 
 def test_maps_of_other_channels_are_refused_as_by_pytorch(fused: list[str]) -> None:

@@ -86,6 +86,7 @@ def by_change(result: CalibrationResult) -> dict[int, CandidateResult]:
     return {each.recipe.change.values.get("batch_size", 32): each for each in result.results}
 
 
+@pytest.mark.long
 def test_the_better_half_gets_more_seeds_and_the_least_computing_is_recommended(tmp_path: Path) -> None:
     played = Calibrated(tmp_path)
     events = played.events()
@@ -112,6 +113,7 @@ def test_the_better_half_gets_more_seeds_and_the_least_computing_is_recommended(
     assert best.core_minutes.high < results[32].core_minutes.low and "overlap" not in text
 
 
+@pytest.mark.long
 def test_seeds_and_database_are_not_those_of_the_study(tmp_path: Path) -> None:
     played = Calibrated(tmp_path)
     played.answer()
@@ -128,6 +130,7 @@ def test_a_second_call_trains_nothing_and_decides_alike(tmp_path: Path) -> None:
     assert {event.runs for event in events if isinstance(event, CandidateStarted)} == {0}
 
 
+@pytest.mark.long
 def test_more_seeds_are_added_to_what_is_there(tmp_path: Path) -> None:
     Calibrated(tmp_path).answer()
     more = Calibrated(tmp_path, calibrate=BATCHES | {"max_seeds": 8})
@@ -175,6 +178,7 @@ def test_with_the_arms_swapped_only_the_sign_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("top1", "words"), [(98.5, "ceiling: K="), (10.2, "floor: K=")])
+@pytest.mark.long
 def test_a_candidate_at_a_limit_is_marked_and_never_recommended(tmp_path: Path, top1: float, words: str) -> None:
     def limited(job: Job) -> Iterator[Record]:
         if job.run.recipe.batch_size != 64:
@@ -224,6 +228,7 @@ def test_the_budget_counts_what_is_stored_and_leaves_candidates_out(tmp_path: Pa
     assert calibration_values(again.calibration.result())["candidates"] == calibration_values(result)["candidates"]
 
 
+@pytest.mark.long
 def test_runs_that_claims_share_are_counted_once(tmp_path: Path) -> None:
     further = CLAIM | {"name": "again", "contrast": {"K=[31,29,27,13], reparam=5": 1, "K=3": -1}}
     played = Calibrated(tmp_path, claims=[CLAIM, further], calibrate=BATCHES | {"vary": {"batch_size": [64]}})
@@ -242,6 +247,7 @@ def test_claims_about_costs_need_no_proxy(tmp_path: Path) -> None:
         Calibrated(tmp_path, claims=[CLAIM | {"metric": "macs"}])
 
 
+@pytest.mark.long
 def test_measured_events_are_in_the_order_of_the_candidates(tmp_path: Path) -> None:
     measured = [event for event in Calibrated(tmp_path).events() if isinstance(event, CandidateMeasured)]
     assert [(event.position, event.candidates) for event in measured] == [

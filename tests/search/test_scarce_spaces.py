@@ -82,6 +82,7 @@ def test_the_answer_states_why_the_search_ended_however_it_is_shown(tmp_path: Pa
     assert reason not in called("show", path, cwd=tmp_path).stdout, "another trial has ended since"
 
 
+@pytest.mark.long
 def test_a_study_that_gave_up_before_resumes(tmp_path: Path, limit: int) -> None:
     bench = Bench(tmp_path, scarce(tmp_path, limit))
     with Store.open(tmp_path / "studies.db") as store:
