@@ -22,6 +22,7 @@ from harness.analysis.statistics import (
     holm,
     judge,
     seeds_to_decide,
+    variance_removed,
 )
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation
@@ -90,6 +91,12 @@ class ClaimResult:
     def pairs(self) -> int:
         """Number of seeds of the contrast, including lost ones."""
         return len(self.values) + len({pair.seed for pair in self.lost_pairs})
+
+    @property
+    def variance_removed(self) -> float | None:
+        """The share of the contrast's variance that pairing by seed removes; see `statistics.variance_removed`."""
+        arms = [[values[seed] for seed in self.seeds] for values in self.arm_values]
+        return variance_removed(list(self.claim.contrast.values()), arms)
 
     @property
     def verdict_text(self) -> str:

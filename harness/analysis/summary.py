@@ -135,6 +135,7 @@ def claim_values(result: ClaimResult, environment: Environment | None = None) ->
         "seeds": list(result.seeds),
         "effect": None if estimate is None else estimate.effect,
         "sd": None if estimate is None else estimate.sd,
+        "variance_removed_by_pairing": result.variance_removed,
         "interval": None if estimate is None else estimate.repeated_interval,
         "interval_of_one_look": None if estimate is None else estimate.interval,
         "interval_bca": None if estimate is None else estimate.bootstrap_interval,

@@ -9,7 +9,7 @@ from claim_plans import ABOVE_0, ONE_LOOK, PLAN, VALUES, verdict_of
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.analysis.statistics import Plan, Verdict, estimate_effect, judge, seeds_to_decide
+from harness.analysis.statistics import Plan, Verdict, estimate_effect, judge, seeds_to_decide, variance_removed
 from harness.analysis.statistics.sequential import Sample
 from harness.config.expectation import Expectation, ExpectationKind
 
@@ -212,3 +212,14 @@ def test_where_nothing_is_known_of_the_spread_no_number_of_seeds_is_named() -> N
     assert seeds_to_decide(estimate_effect([1.0], ABOVE_0, PLAN, exact=True), ABOVE_0, 0.05) == 1
     assert seeds_to_decide(estimate_effect([1.0, -1.0, 0.0], ABOVE_0, PLAN), ABOVE_0, 0.05) is None
     assert seeds_to_decide(estimate_effect([1e6, 1e6 + 1, 1e6 - 1], ABOVE_0, PLAN), ABOVE_0, 0.05) == 2
+
+
+def test_pairing_removes_the_correlated_share_of_the_variance() -> None:
+    rng = np.random.default_rng(0)
+    shared, own = rng.standard_normal(20_000), rng.standard_normal((2, 20_000))
+    arms = list(np.sqrt(0.3) * shared + np.sqrt(0.7) * own)
+    assert variance_removed([1, -1], arms) == pytest.approx(0.3, abs=0.03)
+    assert variance_removed([1, 1], arms) == pytest.approx(-0.3, abs=0.03), "of a sum, pairing adds what is shared"
+    assert variance_removed([1, -1], [list(shared)] * 2) == pytest.approx(1)
+    assert variance_removed([1, -1], [[1.0, 2.0], [2.0, 1.0]]) is None
+    assert variance_removed([1, -1], [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]) is None

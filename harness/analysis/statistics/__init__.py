@@ -48,6 +48,7 @@ from harness.analysis.statistics.estimates import (
     holm,
     judge,
     seeds_to_decide,
+    variance_removed,
 )
 from harness.analysis.statistics.sequential import Plan
 from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
@@ -62,4 +63,5 @@ __all__ = [
     "judge",
     "plan_after",
     "seeds_to_decide",
+    "variance_removed",
 ]

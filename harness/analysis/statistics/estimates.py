@@ -219,6 +219,22 @@ def estimate_effect(
     )
 
 
+def variance_removed(weights: Sequence[float], arms: Sequence[Sequence[float]]) -> float | None:
+    """The share of a contrast's variance that pairing by seed removes, estimated: negative if pairing adds variance.
+
+    `arms` has the values of each arm, (arms, pairs) in the same order of seeds. Without pairing the variance is the sum
+    of weight^2 times the arm's variance; with two arms of equal spread the share is their correlation. None if there
+    are fewer than three pairs or no spread.
+    """
+    import numpy as np
+
+    if len(arms) < 2 or len(arms[0]) < 3:
+        return None
+    table, factors = np.asarray(arms, float), np.asarray(weights, float)
+    unpaired = float((factors**2 * table.var(axis=1, ddof=1)).sum())
+    return None if unpaired == 0 else 1 - float((factors @ table).var(ddof=1)) / unpaired
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """The p of claims that are tested together, corrected step by step from the smallest (Holm 1979)."""
     corrected, largest = [1.0] * len(ps), 0.0
