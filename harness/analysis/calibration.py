@@ -20,20 +20,15 @@ from typing import NamedTuple
 from harness.analysis.configuration_result import RunResult, read_run_results
 from harness.analysis.limits import Limit, configuration_limit
 from harness.analysis.objective import COST_OBJECTIVES, formula_value
-from harness.analysis.statistics.decision_pairs import (
-    MOST_PAIRS,
-    Looks,
-    Range,
-    effect_size,
-    pairs_to_decision,
-)
+from harness.analysis.plan_history import claim_plan
+from harness.analysis.statistics.decision_pairs import Range, effect_size, pairs_to_decision
+from harness.analysis.statistics.power import MOST_PAIRS
 from harness.analysis.statistics.sequential import Plan, Sample
 from harness.config.calibration_candidates import FIRST_SEED, CandidateRecipe
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula
 from harness.config.space import Space
 from harness.config.study import CURVES, Claim, Study
-from harness.config.study_growth import seeds_of
 from harness.storage import Store
 from harness.training.run import Run, RunState
 
@@ -152,10 +147,10 @@ def _contrasts(claim: Claim, arm_of: Mapping[str, str]) -> Iterable[Contrast]:
         yield Contrast(claim.name, OTHER_METRICS[claim.metric], weights, expectation, is_own=False)
 
 
-def looks_of(study: Study, claims: int) -> Looks:
-    """The study's own looks, with the strictest share of the error rate that Holm's correction gives a claim."""
-    first, most = seeds_of(study.search)
-    return Looks(first, max(2, most), Plan(1, 2).alpha / claims)
+def strictest_plan(study: Study, claims: int) -> Plan:
+    """The study's own plan, with the strictest share of the error rate that Holm's correction gives a claim."""
+    plan = claim_plan(study)
+    return Plan(plan.first, max(2, plan.most), plan.alpha / claims)
 
 
 def runs_of(recipe: CandidateRecipe, study: Study, space: Space, seeds: int) -> dict[str, list[Run]]:
@@ -173,7 +168,7 @@ def read_candidate(
     runs: Mapping[str, Sequence[Run]],
     store: Store,
     contrasts: Sequence[Contrast],
-    looks: Looks,
+    plan: Plan,
     cpus: int,
 ) -> CandidateResult:
     """What the stored runs of a candidate come to; `cpus` are those of each run."""
@@ -186,7 +181,7 @@ def read_candidate(
     lost = sum(len(of_arm) - len(complete[arm]) for arm, of_arm in runs.items())
     minutes = {arm: _mean(result.row.wall_s * cpus / 60 for result in of_arm) for arm, of_arm in complete.items()}
     accuracies = {arm: _mean(r.curve[-1].top1 for r in of_arm if r.curve) for arm, of_arm in complete.items()}
-    powers = (_power(contrast, complete, minutes, looks) for contrast in contrasts)
+    powers = (_power(contrast, complete, minutes, plan) for contrast in contrasts)
     return CandidateResult(
         recipe,
         seeds,
@@ -199,7 +194,7 @@ def read_candidate(
 
 
 def _power(
-    contrast: Contrast, complete: Mapping[str, Sequence[RunResult]], minutes: Mapping[str, float], looks: Looks
+    contrast: Contrast, complete: Mapping[str, Sequence[RunResult]], minutes: Mapping[str, float], plan: Plan
 ) -> ClaimPower | None:
     """The power for a claim from the seeds that all of its arms have completed; None without any."""
     formula = Formula(contrast.metric)
@@ -216,7 +211,7 @@ def _power(
         return None
     pairs = Sample.of(differences)
     size = effect_size(pairs, contrast.expectation.nearest(pairs.mean))
-    needed = UNKNOWN if size is None else pairs_to_decision(size, looks)
+    needed = UNKNOWN if size is None else pairs_to_decision(size, plan)
     return ClaimPower(contrast, pairs, size, needed, sum(minutes[arm] for arm in contrast.weights))
 
 

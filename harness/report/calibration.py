@@ -11,7 +11,8 @@ from rich.text import Text
 
 from harness.analysis.calibration import CandidateResult, ClaimPower, Contrast
 from harness.analysis.formatting import DASH, format_duration, format_metric, format_params, plural
-from harness.analysis.statistics.decision_pairs import MOST_PAIRS, POWER, Range
+from harness.analysis.statistics.decision_pairs import POWER, Range
+from harness.analysis.statistics.power import MOST_PAIRS
 from harness.config.calibrate import WIDTH
 from harness.config.calibration_candidates import CandidateRecipe
 from harness.config.yaml_file import write_yaml

@@ -238,7 +238,7 @@ def test_runs_that_claims_share_are_counted_once(tmp_path: Path) -> None:
     first, second = best.own
     pairs = [power.needed.value for power in (first, second)]
     assert best.core_minutes.value == pytest.approx(pairs[0] + pairs[1] + max(pairs))
-    assert played.calibration.looks.alpha == 0.025
+    assert played.calibration.claim_plan.alpha == 0.025
     assert "All claims; shared runs are counted once" in calibration_markdown(result)
 
 
