@@ -2,9 +2,9 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,6 +17,7 @@ from harness.config.calibrate import WIDTH
 from harness.config.calibration_candidates import CandidateRecipe
 from harness.config.yaml_file import write_yaml
 from harness.report.console import plain_table
+from harness.report.tables import ResultTable, markdown_rows
 from harness.search.calibration import (
     CalibrationEvent,
     CalibrationResult,
@@ -33,14 +34,6 @@ SIGNS = (
     "The sign of an effect decides nothing here: candidates are ranked by the computing until the claims are decided, "
     "either way. If it differs between candidates, the verdict depends on the recipe."
 )
-
-
-class ResultTable(NamedTuple):
-    """A table with a title: headings and rows of text; the first column is text, the others are numbers or notes."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
 
 
 def change_text(recipe: CandidateRecipe) -> str:
@@ -91,8 +84,7 @@ def calibration_markdown(result: CalibrationResult) -> str:
     """The same as Markdown."""
     lines = [f"# Calibration of {result.plan.file.study.study}", ""]
     for table in tables_of(result):
-        lines += [f"{table.title}:", "", _markdown_row(table.headings), _markdown_row(["---"] * len(table.headings))]
-        lines += [*(_markdown_row(row) for row in table.rows), ""]
+        lines += [f"{table.title}:", "", *markdown_rows(table.headings, table.rows, rule="---"), ""]
     for note in notes_of(result):
         lines += [note, ""]
     if result.best is not None:
@@ -293,7 +285,3 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return DASH
     return INFINITE if math.isinf(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
