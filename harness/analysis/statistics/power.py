@@ -2,7 +2,9 @@
 
 Before the first pair, effect and spread are assumed. After some, they are drawn from what these pairs leave open
 (`draw_predictive`): with three pairs a spread may be half or twice of what was seen, and a chance that ignored it would
-promise too much. Means of normal pairs are tested at the levels of the plan's looks, as the claim will be.
+promise too much. So the chance is predictive power, the mean of conditional power over these effects and spreads
+(Spiegelhalter, Freedman & Blackburn 1986). Means of normal pairs are tested at the levels of the plan's looks, as the
+claim will be.
 """
 
 from collections.abc import Sequence
