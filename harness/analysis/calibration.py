@@ -20,20 +20,15 @@ from typing import NamedTuple
 from harness.analysis.configuration_result import RunResult, read_run_results
 from harness.analysis.limits import Limit, configuration_limit
 from harness.analysis.objective import COST_OBJECTIVES, formula_value
-from harness.analysis.statistics.decision_pairs import (
-    MOST_PAIRS,
-    Looks,
-    Range,
-    effect_size,
-    pairs_to_decision,
-)
+from harness.analysis.plan_history import claim_plan
+from harness.analysis.statistics.decision_pairs import Range, effect_size, pairs_to_decision
+from harness.analysis.statistics.power import MOST_PAIRS
 from harness.analysis.statistics.sequential import Plan, Sample
 from harness.config.calibration_candidates import FIRST_SEED, CandidateRecipe
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula
 from harness.config.space import Space
 from harness.config.study import CURVES, Claim, Study
-from harness.config.study_growth import seeds_of
 from harness.storage import Store
 from harness.training.run import Run, RunState
 
@@ -57,7 +52,7 @@ class Contrast:
     """Whether the metric is the claim's own."""
 
 
-class ClaimPower(NamedTuple):
+class DecisionCost(NamedTuple):
     """The effect of one claim by one metric under a candidate recipe, and what a decision would cost."""
 
     contrast: Contrast
@@ -86,16 +81,17 @@ class CandidateResult:
     """Mean accuracy of each arm, in percent."""
     run_minutes: Mapping[str, float]
     """Core-minutes of a run of each arm."""
-    powers: tuple[ClaimPower, ...]
+    costs: tuple[DecisionCost, ...]
+    """Of the claims, by their own and by further metrics."""
     limit: str | None = None
     """The limit of an arm, with the arm; such a candidate is never recommended."""
     lost: int = 0
     """Number of runs without a value."""
 
     @property
-    def own(self) -> tuple[ClaimPower, ...]:
-        """The powers by the claims' own metrics."""
-        return tuple(power for power in self.powers if power.contrast.is_own)
+    def own(self) -> tuple[DecisionCost, ...]:
+        """The costs by the claims' own metrics."""
+        return tuple(cost for cost in self.costs if cost.contrast.is_own)
 
     @property
     def core_minutes(self) -> Range:
@@ -119,17 +115,17 @@ class CandidateResult:
         return ""
 
 
-def total_minutes(powers: Iterable[ClaimPower], run_minutes: Mapping[str, float]) -> Range:
+def total_minutes(costs: Iterable[DecisionCost], run_minutes: Mapping[str, float]) -> Range:
     """Core-minutes until all claims are decided: each arm is trained as often as the claim that needs it longest."""
-    powers = tuple(powers)
-    if not powers:
+    costs = tuple(costs)
+    if not costs:
         return UNKNOWN
     totals = []
     for end in range(len(Range._fields)):
         needed: dict[str, float] = {}
-        for power in powers:
-            for arm in power.contrast.weights:
-                needed[arm] = max(needed.get(arm, 0.0), power.needed[end])
+        for cost in costs:
+            for arm in cost.contrast.weights:
+                needed[arm] = max(needed.get(arm, 0.0), cost.needed[end])
         totals.append(sum(pairs * run_minutes[arm] for arm, pairs in needed.items()))
     return Range(*totals)
 
@@ -152,10 +148,10 @@ def _contrasts(claim: Claim, arm_of: Mapping[str, str]) -> Iterable[Contrast]:
         yield Contrast(claim.name, OTHER_METRICS[claim.metric], weights, expectation, is_own=False)
 
 
-def looks_of(study: Study, claims: int) -> Looks:
-    """The study's own looks, with the strictest share of the error rate that Holm's correction gives a claim."""
-    first, most = seeds_of(study.search)
-    return Looks(first, max(2, most), Plan(1, 2).alpha / claims)
+def strictest_plan(study: Study, claims: int) -> Plan:
+    """The study's own plan, with the strictest share of the error rate that Holm's correction gives a claim."""
+    plan = claim_plan(study)
+    return Plan(plan.first, max(2, plan.most), plan.alpha / claims)
 
 
 def runs_of(recipe: CandidateRecipe, study: Study, space: Space, seeds: int) -> dict[str, list[Run]]:
@@ -173,7 +169,7 @@ def read_candidate(
     runs: Mapping[str, Sequence[Run]],
     store: Store,
     contrasts: Sequence[Contrast],
-    looks: Looks,
+    plan: Plan,
     cpus: int,
 ) -> CandidateResult:
     """What the stored runs of a candidate come to; `cpus` are those of each run."""
@@ -186,22 +182,22 @@ def read_candidate(
     lost = sum(len(of_arm) - len(complete[arm]) for arm, of_arm in runs.items())
     minutes = {arm: _mean(result.row.wall_s * cpus / 60 for result in of_arm) for arm, of_arm in complete.items()}
     accuracies = {arm: _mean(r.curve[-1].top1 for r in of_arm if r.curve) for arm, of_arm in complete.items()}
-    powers = (_power(contrast, complete, minutes, looks) for contrast in contrasts)
+    costs = (_decision_cost(contrast, complete, minutes, plan) for contrast in contrasts)
     return CandidateResult(
         recipe,
         seeds,
         accuracies,
         minutes,
-        tuple(power for power in powers if power is not None),
+        tuple(cost for cost in costs if cost is not None),
         _limit(complete, contrasts, accuracies),
         lost,
     )
 
 
-def _power(
-    contrast: Contrast, complete: Mapping[str, Sequence[RunResult]], minutes: Mapping[str, float], looks: Looks
-) -> ClaimPower | None:
-    """The power for a claim from the seeds that all of its arms have completed; None without any."""
+def _decision_cost(
+    contrast: Contrast, complete: Mapping[str, Sequence[RunResult]], minutes: Mapping[str, float], plan: Plan
+) -> DecisionCost | None:
+    """What a decision of a claim would cost, from the seeds that all of its arms have completed; None without any."""
     formula = Formula(contrast.metric)
     values = {
         arm: {r.row.run.seed: formula_value(formula, *r.values) for r in complete[arm]} for arm in contrast.weights
@@ -216,8 +212,8 @@ def _power(
         return None
     pairs = Sample.of(differences)
     size = effect_size(pairs, contrast.expectation.nearest(pairs.mean))
-    needed = UNKNOWN if size is None else pairs_to_decision(size, looks)
-    return ClaimPower(contrast, pairs, size, needed, sum(minutes[arm] for arm in contrast.weights))
+    needed = UNKNOWN if size is None else pairs_to_decision(size, plan)
+    return DecisionCost(contrast, pairs, size, needed, sum(minutes[arm] for arm in contrast.weights))
 
 
 def _limit(

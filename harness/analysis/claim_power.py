@@ -16,15 +16,13 @@ from harness.analysis.plan_history import claim_plan
 from harness.analysis.prospects import seconds_per_pair
 from harness.analysis.reuse import study_environment
 from harness.analysis.statistics import Plan
-from harness.analysis.statistics.power import decision_chances, pairs_for_power
+from harness.analysis.statistics.power import MOST_PAIRS, decision_chances, pairs_for_power
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation, ExpectationKind
 from harness.config.space import Space
 from harness.config.study import Claim, Study
 from harness.storage import Store
 
-MOST_PAIRS = 100
-"""Pairs that a claim may need before it counts as not decidable."""
 SPREADS = (0.5, 1.0, 2.0, 3.0)
 """Distances from the bound in units of the spread, where the spread is not known."""
 

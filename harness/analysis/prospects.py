@@ -85,16 +85,16 @@ def arms_needing_seeds(study: Study, results: Sequence[ClaimResult], seeds_used:
 
 
 def distances_to_verdicts(study: Study, results: Sequence[ClaimResult]) -> dict[str, str]:
-    """How far each open claim is from a verdict: its chance of one, and its interval and the bound."""
+    """How far each open claim is from a verdict, as text: its chance of one, and its interval and the bound."""
     prospects = claim_prospects(study, results)
     return {
-        result.claim.name: f"{_outlook(prospects.get(result.claim.name))}: {_distance(result)}"
+        result.claim.name: f"{_prospect_text(prospects.get(result.claim.name))}: {_estimate_text(result)}"
         for result in results
         if result.is_open and result.estimate is not None
     }
 
 
-def _distance(result: ClaimResult) -> str:
+def _estimate_text(result: ClaimResult) -> str:
     """Such as `4.10 [-0.73, 10.20] against 0 (n = 3)`."""
     estimate, metric = result.estimate, result.claim.metric
     assert estimate is not None
@@ -104,7 +104,7 @@ def _distance(result: ClaimResult) -> str:
     return f"{format_metric(estimate.effect, metric)}{interval} against {bound} (n = {estimate.n})"
 
 
-def _outlook(prospect: ClaimProspect | None) -> str:
+def _prospect_text(prospect: ClaimProspect | None) -> str:
     if prospect is None:
         return "no look is left"
     return f"{prospect.text}, so no further seeds" if prospect.is_futile else prospect.text

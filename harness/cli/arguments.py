@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from harness import __version__
 from harness.analysis.network_forms import ANY_NETWORK, NetworkUse
 from harness.errors import UserError
+from harness.executors import EXECUTORS
 from harness.training.full_scale.folder import WEIGHTS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from harness.analysis.networks import NetworkQuery, NetworkRef
+    from harness.cli.study_run import RunOptions
     from harness.storage.workspace import Workspace
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -102,6 +104,28 @@ def add_which_option(parser: argparse.ArgumentParser, *, default: str | None) ->
     parser.add_argument("--which", choices=tuple(WEIGHTS), default=default, help=description)
 
 
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the workers that train the runs of a study; see `run_options`."""
+    workers = parser.add_argument_group("workers")
+    workers.add_argument(
+        "--executor",
+        choices=tuple(EXECUTORS),
+        default="ray",
+        help="train in Ray workers, or inline in this process (default: ray)",
+    )
+    add_workers_option(workers)
+    workers.add_argument(
+        "--ray-address", metavar="ADDRESS", help="address of a running Ray cluster, such as host:6379 or auto"
+    )
+
+
+def add_workers_option(parser: "argparse._ActionsContainer") -> None:
+    """Add the option `--workers` of a command that trains runs."""
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="number of workers (default: as many as fit on the machine)"
+    )
+
+
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of all trainings at full scale: recipe, images, changes of the recipe, and workers."""
     how = parser.add_argument_group("training")
@@ -183,6 +207,13 @@ def workspace_of(args: argparse.Namespace) -> "Workspace":
     from harness.storage.workspace import Workspace
 
     return Workspace(args.results, args.storage)
+
+
+def run_options(args: argparse.Namespace, workspace: "Workspace") -> "RunOptions":
+    """The options for training runs in this workspace, with the workers that the command line asks for."""
+    from harness.cli.study_run import RunOptions
+
+    return RunOptions(workspace=workspace, executor=args.executor, workers=args.workers, ray_address=args.ray_address)
 
 
 def study_options(args: argparse.Namespace) -> list[str]:

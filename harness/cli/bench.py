@@ -5,7 +5,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from harness.analysis.network_forms import NetworkUse
-from harness.cli.arguments import Subparsers, add_command, add_network_options, network_query, odd, positive
+from harness.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_network_options,
+    add_workers_option,
+    network_query,
+    odd,
+    positive,
+)
 
 BENCH_SECTIONS = ("help", "start", "driver", "step", "proxies", "memory")
 """Sections that `harness bench` measures without a subject."""
@@ -66,9 +74,7 @@ def _add_bench_certainty(subjects: Subparsers) -> None:
     about = "core-minutes until the first claim of kernel_size.yaml is decided, with its proxy and with the one before"
     certainty = subjects.add_parser("certainty", help=about, description=f"Measure {about}.")
     _add_bench_output(certainty)
-    certainty.add_argument(
-        "--workers", type=positive, metavar="N", help="number of workers (default: as many as fit on the machine)"
-    )
+    add_workers_option(certainty)
 
 
 def _add_bench_dwconv(subjects: Subparsers) -> None:

@@ -5,9 +5,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import STUDY, Subparsers, add_command, positive, print_view, scale
+from harness.cli.arguments import STUDY, Subparsers, add_command, add_worker_options, print_view, run_options, scale
 from harness.errors import UserError
-from harness.executors import EXECUTORS
 
 if TYPE_CHECKING:
     from harness.cli.study_run import RunOptions
@@ -38,19 +37,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
         "(default: results)",
     )
     parser.add_argument("--quick", action="store_true", help="calibrate the quick profile of the file")
-    workers = parser.add_argument_group("workers")
-    workers.add_argument(
-        "--executor",
-        choices=tuple(EXECUTORS),
-        default="ray",
-        help="train in Ray workers, or inline in this process (default: ray)",
-    )
-    workers.add_argument(
-        "--workers", type=positive, metavar="N", help="number of workers (default: as many as fit on the machine)"
-    )
-    workers.add_argument(
-        "--ray-address", metavar="ADDRESS", help="address of a running Ray cluster, such as host:6379 or auto"
-    )
+    add_worker_options(parser)
     how = parser.add_argument_group("calibration")
     how.add_argument(
         "--hours",
@@ -71,7 +58,6 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Train the candidates and print what they come to; with `--dry-run`, print what would be trained."""
     from harness.cli.calibration_run import calibrate, open_calibration
-    from harness.cli.study_run import RunOptions
     from harness.config.calibration_candidates import plan_calibration
     from harness.config.study_file import load_study
     from harness.executors.interrupt import EXIT_CODE
@@ -82,12 +68,7 @@ def run(args: Namespace) -> int:
     if args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UserError("`--output` must be a folder", value=str(args.output))
     file = load_study(args.file, is_quick=args.quick)
-    options = RunOptions(
-        workspace=calibration_workspace(args.results, file.study.study),
-        executor=args.executor,
-        workers=args.workers,
-        ray_address=args.ray_address,
-    )
+    options = run_options(args, calibration_workspace(args.results, file.study.study))
     calibration = open_calibration(plan_calibration(file), options, args.hours)
     if args.dry_run:
         return _dry_run(calibration, options)
@@ -110,20 +91,18 @@ def _dry_run(calibration: "Calibration", options: "RunOptions") -> int:
     from harness.analysis.formatting import format_duration, plural
     from harness.report.calibration import change_text
     from harness.report.console import plain_table
-    from harness.system.machine import available_cpus
 
-    cpus = calibration.plan.file.study.resources.cpus
-    is_single = options.executor == "inline" or options.is_cluster
-    workers = options.workers or max(1, 1 if is_single else available_cpus() // cpus)
+    study = calibration.plan.file.study
+    workers = options.expected_workers(study)
     stages = calibration.plan.stages
     missing = calibration.missing_runs(stages[0])
     table = plain_table(("recipe", "study"), ("runs", "in store"))
     for recipe in calibration.recipes:
         total = stages[0] * len(recipe.networks)
         table.add_row(change_text(recipe), recipe.name, str(total), str(total - missing[recipe.name]))
-    seconds = calibration.estimate_s(stages[0]) / (workers * cpus)
+    seconds = calibration.estimate_s(stages[0]) / (workers * study.resources.cpus)
     budget = "no budget" if calibration.budget_hours is None else f"a budget of {calibration.budget_hours:g} core-hours"
-    heading = Text(calibration.plan.file.study.study, style="bold")
+    heading = Text(study.study, style="bold")
     heading.append("  what would be compared; nothing is trained or written now", style="not bold")
     lines = (
         f"{plural(sum(missing.values()), 'run')} to train in the first stage, {plural(stages[0], 'seed')} each",

@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
     from harness.errors import NotFound
     from harness.report.power import power_values, power_view
     from harness.storage import Store
-    from harness.system.machine import available_cpus
+    from harness.system.machine import workers_that_fit
 
     if not 0.05 < args.power < 1:
         raise UserError("`--power` must be above 0.05 and below 1", value=args.power)
@@ -59,7 +59,7 @@ def run(args: Namespace) -> int:
     study, space, workspace = file.study, open_space(file), workspace_of(args)
     if not study.claims:
         raise UserError("a study must have claims for their power", value=study.study, place=str(args.file))
-    workers = args.workers or max(1, available_cpus() // study.resources.cpus)
+    workers = args.workers or workers_that_fit(study.resources.cpus)
     assumed = partial(claim_powers, study, space, effects=args.effect, sd=args.sd, power=args.power)
     try:
         with Store.open(workspace.database, read_only=True) as store:

@@ -10,13 +10,13 @@ from harness.cli.arguments import (
     Subparsers,
     add_study_command,
     add_version,
-    positive,
+    add_worker_options,
     print_next,
     print_view,
+    run_options,
     study_options,
     workspace_of,
 )
-from harness.executors import EXECUTORS
 
 if TYPE_CHECKING:
     from harness.analysis.configuration_result import ConfigurationResult
@@ -35,19 +35,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     """Add the parser of the command, with its options."""
     parser = add_study_command(commands, "run", "train a study and print its results")
     add_version(parser)
-    workers = parser.add_argument_group("workers")
-    workers.add_argument(
-        "--executor",
-        choices=tuple(EXECUTORS),
-        default="ray",
-        help="train in Ray workers, or inline in this process (default: ray)",
-    )
-    workers.add_argument(
-        "--workers", type=positive, metavar="N", help="number of workers (default: as many as fit on the machine)"
-    )
-    workers.add_argument(
-        "--ray-address", metavar="ADDRESS", help="address of a running Ray cluster, such as host:6379 or auto"
-    )
+    add_worker_options(parser)
     how = parser.add_argument_group("training")
     how.add_argument(
         "--dry-run", action="store_true", help="list what would be trained, its cost and estimated time; write nothing"
@@ -68,20 +56,15 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Train a study and print its results; with `--dry-run`, print what would be trained."""
-    from harness.cli.study_run import RunOptions, check_study, train_study
+    from dataclasses import replace
+
+    from harness.cli.study_run import check_study, train_study
     from harness.config.study_file import load_study
     from harness.executors.interrupt import EXIT_CODE, Interrupt
     from harness.report.study import results_view
     from harness.system.command_line import resume_command
 
-    options = RunOptions(
-        workspace=workspace_of(args),
-        executor=args.executor,
-        workers=args.workers,
-        ray_address=args.ray_address,
-        reuse=args.reuse,
-        is_fresh=args.fresh,
-    )
+    options = replace(run_options(args, workspace_of(args)), reuse=args.reuse, is_fresh=args.fresh)
     study = check_study(load_study(args.file, is_quick=args.quick), options)
     if args.dry_run:
         return _dry_run(study)
@@ -107,11 +90,9 @@ def _dry_run(study: "CheckedStudy") -> int:
     from harness.report.plan import plan_view
     from harness.search.session import study_changes, trials_done
     from harness.storage import Store
-    from harness.system.machine import available_cpus
 
     options, keys = study.options, study.file.study
-    is_single = options.executor == "inline" or options.is_cluster
-    workers = options.workers or max(1, 1 if is_single else available_cpus() // keys.resources.cpus)
+    workers = options.expected_workers(keys)
     try:
         with Store.open(options.workspace.database, read_only=True) as store:
             environment = study_environment(keys, is_cluster=options.is_cluster)

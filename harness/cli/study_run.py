@@ -30,7 +30,7 @@ from harness.search.session import DrivenStudy, check_data, open_for_driving, sa
 from harness.storage import Store
 from harness.storage.workspace import DEFAULT_RESULTS, Workspace
 from harness.system.command_line import without_password
-from harness.system.machine import available_cpus, has_gpu
+from harness.system.machine import available_cpus, has_gpu, workers_that_fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,11 @@ class RunOptions:
             cpus=grant.cpus, gpus=grant.gpus, workers=self.workers, runs=runs, address=self.ray_address
         )
         return make_executor(self.executor, request) if isinstance(self.executor, str) else self.executor(request)
+
+    def expected_workers(self, study: Study) -> int:
+        """The number of workers for an estimate of time: as requested, else as many as fit here; 1 on a cluster."""
+        is_single = self.executor == "inline" or self.is_cluster
+        return self.workers or (1 if is_single else workers_that_fit(study.resources.cpus))
 
     @property
     def workers_text(self) -> str:

@@ -2,20 +2,22 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.calibration import CandidateResult, ClaimPower, Contrast
+from harness.analysis.calibration import CandidateResult, Contrast, DecisionCost
 from harness.analysis.formatting import DASH, format_duration, format_metric, format_params, plural
-from harness.analysis.statistics.decision_pairs import MOST_PAIRS, POWER, Range
+from harness.analysis.statistics.decision_pairs import POWER, Range
+from harness.analysis.statistics.power import MOST_PAIRS
 from harness.config.calibrate import WIDTH
 from harness.config.calibration_candidates import CandidateRecipe
 from harness.config.yaml_file import write_yaml
 from harness.report.console import plain_table
+from harness.report.tables import ResultTable, markdown_rows
 from harness.search.calibration import (
     CalibrationEvent,
     CalibrationResult,
@@ -32,14 +34,6 @@ SIGNS = (
     "The sign of an effect decides nothing here: candidates are ranked by the computing until the claims are decided, "
     "either way. If it differs between candidates, the verdict depends on the recipe."
 )
-
-
-class ResultTable(NamedTuple):
-    """A table with a title: headings and rows of text; the first column is text, the others are numbers or notes."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
 
 
 def change_text(recipe: CandidateRecipe) -> str:
@@ -90,8 +84,7 @@ def calibration_markdown(result: CalibrationResult) -> str:
     """The same as Markdown."""
     lines = [f"# Calibration of {result.plan.file.study.study}", ""]
     for table in tables_of(result):
-        lines += [f"{table.title}:", "", _markdown_row(table.headings), _markdown_row(["---"] * len(table.headings))]
-        lines += [*(_markdown_row(row) for row in table.rows), ""]
+        lines += [f"{table.title}:", "", *markdown_rows(table.headings, table.rows, rule="---"), ""]
     for note in notes_of(result):
         lines += [note, ""]
     if result.best is not None:
@@ -132,26 +125,26 @@ def _claim_table(result: CalibrationResult, contrast: Contrast) -> ResultTable:
     )
     rows = []
     for each in result.results:
-        power = next((power for power in each.powers if power.contrast == contrast), None)
-        rows.append(_row(each, power, contrast))
+        cost = next((cost for cost in each.costs if cost.contrast == contrast), None)
+        rows.append(_row(each, cost, contrast))
     if not contrast.is_own:
         rows = [row for row in rows if row[3] != DASH]
     return ResultTable(title, headings, rows)
 
 
-def _row(each: CandidateResult, power: ClaimPower | None, contrast: Contrast) -> tuple[str, ...]:
+def _row(each: CandidateResult, cost: DecisionCost | None, contrast: Contrast) -> tuple[str, ...]:
     accuracies = " / ".join(format_metric(each.accuracies.get(arm), "top1") for arm in contrast.weights)
-    if power is None:
+    if cost is None:
         return (change_text(each.recipe), "0", accuracies, DASH, DASH, DASH, DASH, each.note)
-    effect, sd = (format_metric(value, contrast.metric) for value in (power.pairs.mean, power.pairs.sd))
+    effect, sd = (format_metric(value, contrast.metric) for value in (cost.pairs.mean, cost.pairs.sd))
     return (
         change_text(each.recipe),
-        str(power.pairs.n),
+        str(cost.pairs.n),
         accuracies,
-        f"{'+' if power.pairs.mean > 0 else ''}{effect} ± {sd}",
-        DASH if power.size is None else _range(power.size),
-        _number(power.pair_minutes),
-        _range(power.core_minutes),
+        f"{'+' if cost.pairs.mean > 0 else ''}{effect} ± {sd}",
+        DASH if cost.size is None else _range(cost.size),
+        _number(cost.pair_minutes),
+        _range(cost.core_minutes),
         each.note,
     )
 
@@ -256,27 +249,27 @@ def _candidate_values(each: CandidateResult) -> dict[str, Any]:
         "is_eligible": each.is_eligible,
         "claims": [
             {
-                "claim": power.contrast.claim,
-                "metric": power.contrast.metric,
-                "pairs": power.pairs.n,
-                "effect": power.pairs.mean,
-                "sd": power.pairs.sd,
-                "effect_over_sd": None if power.size is None else power.size._asdict(),
-                "pairs_to_decision": power.needed._asdict(),
-                "core_minutes_per_pair": power.pair_minutes,
-                "core_minutes_to_decision": power.core_minutes._asdict(),
+                "claim": cost.contrast.claim,
+                "metric": cost.contrast.metric,
+                "pairs": cost.pairs.n,
+                "effect": cost.pairs.mean,
+                "sd": cost.pairs.sd,
+                "effect_over_sd": None if cost.size is None else cost.size._asdict(),
+                "pairs_to_decision": cost.needed._asdict(),
+                "core_minutes_per_pair": cost.pair_minutes,
+                "core_minutes_to_decision": cost.core_minutes._asdict(),
             }
-            for power in each.powers
+            for cost in each.costs
         ],
     }
 
 
 def _summary(result: CandidateResult) -> str:
     effects = ", ".join(
-        f"{power.contrast.claim} {'+' if power.pairs.mean > 0 else ''}"
-        f"{format_metric(power.pairs.mean, power.contrast.metric)}"
-        f" ± {format_metric(power.pairs.sd, power.contrast.metric)}"
-        for power in result.own
+        f"{cost.contrast.claim} {'+' if cost.pairs.mean > 0 else ''}"
+        f"{format_metric(cost.pairs.mean, cost.contrast.metric)}"
+        f" ± {format_metric(cost.pairs.sd, cost.contrast.metric)}"
+        for cost in result.own
     )
     note = f"; {result.note}" if result.note else ""
     minutes = _range(result.core_minutes)
@@ -292,7 +285,3 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return DASH
     return INFINITE if math.isinf(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.claim_power import MOST_PAIRS, ClaimPower, EffectPower, Spread, SpreadSource
+from harness.analysis.claim_power import ClaimPower, EffectPower, Spread, SpreadSource
 from harness.analysis.formatting import format_duration, format_metric
+from harness.analysis.statistics.power import MOST_PAIRS
 from harness.report.console import indented, plain_table
 
 

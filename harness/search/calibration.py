@@ -14,14 +14,14 @@ from harness.analysis.calibration import (
     Contrast,
     best_of,
     contrasts_of,
-    looks_of,
     promising,
     ranked,
     read_candidate,
     runs_of,
+    strictest_plan,
 )
 from harness.analysis.plan import MACS_PER_S_PER_THREAD, OVERHEAD_S, images_per_run
-from harness.analysis.statistics.decision_pairs import Looks
+from harness.analysis.statistics import Plan
 from harness.analysis.study_reader import open_space
 from harness.config.calibration_candidates import CalibrationPlan, CandidateRecipe
 from harness.config.space import Space
@@ -135,7 +135,7 @@ class Calibration:
     budget_hours: float | None = None
     """Core-hours of all runs; None for no limit."""
     contrasts: tuple[Contrast, ...] = ()
-    looks: Looks = field(default=Looks(1, 2, 0.05))
+    claim_plan: Plan = field(default=Plan(1, 2))
     _candidates: list[_Candidate] = field(default_factory=list)
     _results: dict[str, CandidateResult] = field(default_factory=dict)
 
@@ -146,7 +146,7 @@ class Calibration:
             rule = "a claim must compare something that varies between seeds, for a proxy to be calibrated"
             remedy = "Parameters and MACs follow from the network."
             raise StudyError(rule, place=self.plan.file.place(("claims",)), remedy=remedy)
-        self.looks = looks_of(study, sum(contrast.is_own for contrast in self.contrasts))
+        self.claim_plan = strictest_plan(study, sum(contrast.is_own for contrast in self.contrasts))
         self._candidates = list(self._possible())
 
     @property
@@ -220,7 +220,7 @@ class Calibration:
         with Store.open(self.workspace.database, read_only=True) as store:
             cpus = candidate.file.study.resources.cpus
             runs = candidate.runs(seeds)
-            result = read_candidate(candidate.recipe, runs, store, self.contrasts, self.looks, cpus)
+            result = read_candidate(candidate.recipe, runs, store, self.contrasts, self.claim_plan, cpus)
         self._results[candidate.recipe.name] = result
         yield CandidateMeasured(result, *position)
 

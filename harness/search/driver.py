@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.objective import compares_times, curve_value, spread_of
+from harness.analysis.objective import compares_times, curve_value
 from harness.analysis.reuse import ReuseRule, study_environment
-from harness.analysis.run_status import DIVERGED, configuration_status
 from harness.config.space import Space
-from harness.config.study import CURVES, Study
+from harness.config.study import Study
 from harness.executors.base import Executor
 from harness.search.events import (
     DataNoteAdded,
@@ -33,14 +32,13 @@ from harness.search.events import (
     StudyEnded,
     StudyEvent,
     StudyStarted,
-    TrialEnded,
     TrialStarted,
 )
 from harness.search.history import StudyHistory
+from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
 from harness.search.proposals import ClaimMonitor, Proposals
-from harness.search.runs import FailureTracker, Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
-from harness.search.samplers import seed_text
-from harness.search.trial import OpenTrial, TrialOutcome
+from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
+from harness.search.trial import OpenTrial
 from harness.storage import RunRow, Store, reap_undriven
 from harness.storage.rows import SEARCH_ENDED
 from harness.storage.transitions import SETTLED
@@ -53,7 +51,6 @@ MAX_ATTEMPTS = 3
 """Number of times that a driver submits a run before a lost worker counts as the run's own failure."""
 FOREIGN_RUN_POLL_S = 5.0
 """Time between two checks of a run that the driver of another study is training."""
-PASSED_PRUNER = "passed the pruner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +94,20 @@ class Driver:
             shares_times=not compares_times(compared),
             resumes_any=self._reuse.mode == "any",
         )
-        self._open: dict[int, OpenTrial] = {}
         self._first_epoch: dict[str, int] = {}
         """The first epoch that the last attempt of each run trains."""
         self._elsewhere: dict[str, float] = {}
         """When to check again the runs that another study's driver is training."""
         self._notes: set[str] = set()
         """Notes that were emitted; all runs of a study have the same ones."""
-        self._failures = FailureTracker(inputs.failed_before)
         self._trained = 0
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, self._metric)
+        self._failures = FailureTracker(inputs.failed_before)
+        self._outcomes = OutcomeRecorder(
+            inputs.study, inputs.store, inputs.trials, self._history, self._stored, self._failures
+        )
+        self._open = self._outcomes.open_trials
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left, and yield all events."""
@@ -127,7 +127,7 @@ class Driver:
                 if len(self._open) == len(self._failures.suspects):
                     if not self._open:
                         break
-                    yield from self._finish_suspects()
+                    yield from self._outcomes.finish_suspects()
                     continue
                 if not self._dispatch.owners:  # all remaining runs are being trained for another study
                     time.sleep(1.0)
@@ -185,7 +185,9 @@ class Driver:
         screening = opened.screening
         if screening is not None and opened.is_screened:
             opened.todo.remove(screening)
-            yield from self._finish_run(opened, screening, RunState.STOPPED, cause=PASSED_PRUNER, is_reused=True)
+            yield from self._outcomes.finish_run(
+                opened, screening, RunState.STOPPED, cause=PASSED_PRUNER, is_reused=True
+            )
         for run, row in zip(opened.all_runs, rows, strict=True):
             if run in opened.todo and not self._stored.is_to_time(row):
                 yield from self._take_stored(opened, run, row)
@@ -194,7 +196,7 @@ class Driver:
         """Take a run's outcome from the store, if it has a final one."""
         if row.state in SETTLED and owner.number in self._open:
             owner.todo.remove(run)
-            yield from self._finish_run(owner, run, row.state, cause=row.cause, is_reused=True)
+            yield from self._outcomes.finish_run(owner, run, row.state, cause=row.cause, is_reused=True)
 
     def _submit(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
         """Submit a run, unless another study's driver is training it or has just finished it."""
@@ -271,7 +273,7 @@ class Driver:
         if run.id in owner.active:
             self._dispatch.stop(run.id)
         elif owner.is_pruned:
-            yield self._finish_trial(owner, "pruned")
+            yield self._outcomes.finish_trial(owner, "pruned")
 
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """Handle the end of a run: finish it, or submit it again if its worker was lost."""
@@ -287,74 +289,10 @@ class Driver:
         if ended.state == RunState.COMPLETE:
             self._trained += 1
         self._failures.count(run.id, ended.state)
-        yield from self._finish_run(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
+        yield from self._outcomes.finish_run(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
         if ended.state == RunState.COMPLETE:
-            yield from self._finish_suspects()
+            yield from self._outcomes.finish_suspects()
         self._failures.require_few(ended.cause, str(self._context.folder / "logs" / f"{run.id}.log"))
-
-    def _finish_suspects(self) -> Iterator[StudyEvent]:
-        """Close the trials with a failed run, after another run has completed: the failures are their own."""
-        for owner in self._failures.release():
-            if (outcome := owner.outcome()) is not None:
-                yield self._finish_trial(owner, outcome)
-
-    def _finish_run(
-        self,
-        owner: OpenTrial,
-        run: Run,
-        state: RunState,
-        *,
-        cause: str | None,
-        wall_s: float = 0.0,
-        is_reused: bool = False,
-    ) -> Iterator[StudyEvent]:
-        """Add the outcome of a run to its trial, and finish the trial if it is decided."""
-        recorded = self._stored.recorded(run) if state == RunState.COMPLETE and run is not owner.screening else None
-        value = None if recorded is None else self._stored.value(recorded)
-        self._history.runs_done += 1
-        if run is owner.screening and owner.is_screened:
-            cause = PASSED_PRUNER
-        yield RunEnded(
-            owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused, recorded=recorded
-        )
-        if value is not None:
-            owner.values[run.id] = value
-            if run is not owner.opening and self._metric in CURVES:
-                owner.report(owner.mean(), len(owner.values) * run.recipe.epochs)
-        elif run is owner.screening and owner.is_screened:
-            pass  # the screening is decided, however the run ended
-        elif state == RunState.COMPLETE:
-            owner.failures[run.id] = f"no metric is called `{self._metric}`"
-        elif not owner.is_pruned:
-            owner.failures[run.id] = f"{seed_text(run.seed)} {str(state).replace('_', ' ')}: {cause}"
-            if state == RunState.DIVERGED:
-                owner.mark_diverged()
-        outcome = owner.outcome()
-        if outcome is not None and not is_reused and self._failures.is_new(run.id, state):
-            self._failures.suspects.append(owner)
-        elif outcome is not None and owner not in self._failures.suspects:
-            yield self._finish_trial(owner, outcome)
-
-    def _finish_trial(self, owner: OpenTrial, outcome: TrialOutcome) -> TrialEnded:
-        """Close a trial: store its facts as attributes, and tell the sampler its value."""
-        del self._open[owner.number]
-        trials = self._history.configurations.get(owner.spec.fingerprint())
-        if trials and owner.values and configuration_status(trials).state == DIVERGED:
-            owner.mark_diverged()  # its configuration has diverged with another seed
-        over = owner.finish(self._context.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
-        status = self._history.end(owner.frozen())
-        reason = over or next(iter(owner.failures.values()), None)
-        self._context.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
-        return TrialEnded(
-            owner.number,
-            outcome,
-            value=owner.mean() if outcome == "complete" else None,
-            spread=spread_of(owner.values.values()),
-            seeds=len(owner.values),
-            reason=reason,
-            status=status,
-            seeds_asked=len(owner.runs),
-        )
 
     # Progress
 

@@ -1,11 +1,11 @@
 """The runs of a driver: on its executor, and in the store.
 
-On the executor, runs are submitted, failures in a row are counted, and the time that is left is estimated. In the
-store, they have their rows, values and times, and the final facts of a trial.
+On the executor, runs are submitted, and the time that is left is estimated. In the store, they have their rows, values
+and times, and the final facts of a trial.
 """
 
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from harness.analysis.objective import objective_value
 from harness.analysis.reuse import ReuseRule
 from harness.config.measures import is_of_machine
 from harness.config.study import Study
-from harness.errors import StudyAborted
 from harness.executors.base import Executor
 from harness.search.trial import OpenTrial
 from harness.storage import RunRow, Store
@@ -25,8 +24,6 @@ from harness.training.run import Ended, Epoch, Job, Measured, Record, Run, RunSt
 
 STOP_TIMEOUT_S = 20.0
 """Maximum time that an interrupted driver waits for its workers to end their step."""
-MAX_FAILURES_IN_A_ROW = 3
-"""Number of failed runs, without a complete one between them, that abort the study as wrong itself."""
 MEASURED_AGAIN, LEFT_OUT = "times measured again", "times left out"
 """Kinds of the stored events."""
 
@@ -111,44 +108,6 @@ class RunDispatcher:
         if self._executor is None:
             self._executor = self.start_executor()
         return self._executor
-
-
-@dataclass(slots=True)
-class FailureTracker:
-    """Counts failed runs in a row; a trial that a failed run would end stays open until another run is complete.
-
-    If all runs fail instead, the study is aborted, and the same command trains them again.
-    """
-
-    before: Container[str]
-    """Runs that failed in finished trials. If they fail again, they are not counted."""
-    suspects: list[OpenTrial] = field(default_factory=list)
-    _in_a_row: int = 0
-
-    def is_new(self, run_id: str, state: RunState) -> bool:
-        """Whether a run failed for the first time."""
-        return state == RunState.FAILED and run_id not in self.before
-
-    def count(self, run_id: str, state: RunState) -> None:
-        """Count the end of a run."""
-        if state == RunState.COMPLETE:
-            self._in_a_row = 0
-        elif self.is_new(run_id, state):
-            self._in_a_row += 1
-
-    def require_few(self, cause: str | None, log: str) -> None:
-        """Raise `StudyAborted` after too many failed runs in a row; `cause` and `log` are those of the last one."""
-        if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
-            raise StudyAborted(
-                f"{MAX_FAILURES_IN_A_ROW} runs in a row failed, the last with: {cause}",
-                place=log,
-                remedy="Fix the cause and run the same command again; nothing is lost.",
-            )
-
-    def release(self) -> list[OpenTrial]:
-        """Return and clear the trials that were kept open; their failures are their own."""
-        doubted, self.suspects = self.suspects, []
-        return doubted
 
 
 class TimeLeftEstimator:

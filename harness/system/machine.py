@@ -35,6 +35,11 @@ def available_cpus() -> int:
     return allowed if quota is None else max(1, min(allowed, math.floor(quota + 0.01)))
 
 
+def workers_that_fit(cpus: int) -> int:
+    """Number of workers with this number of processors each that fit on the machine; at least one."""
+    return max(1, available_cpus() // cpus)
+
+
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), group_file: Path = Path("/proc/self/cgroup")) -> float | None:
     """Processor quota of this process's control group (containers), in processors; None for no limit.
 

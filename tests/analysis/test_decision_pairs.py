@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from harness.analysis.statistics import Plan, estimate_effect, judge
-from harness.analysis.statistics.decision_pairs import POWER, Looks, effect_size, expected_pairs, pairs_to_decision
+from harness.analysis.statistics.decision_pairs import POWER, effect_size, expected_pairs, pairs_to_decision
 from harness.analysis.statistics.estimates import Verdict
 from harness.analysis.statistics.sequential import Sample
 from harness.config.expectation import Expectation
 
-LOOKS = Looks(3, 8, 0.05)
+PLAN = Plan(3, 8)
 
 
 @pytest.mark.parametrize(("true", "n"), [(1.0, 3), (3.0, 3), (1.0, 8), (2.5, 8)])
@@ -39,27 +39,27 @@ def test_without_a_spread_there_is_no_size() -> None:
 
 def test_expected_pairs_are_those_of_the_studys_own_statistics() -> None:
     """Studies are drawn, and judged look by look as `harness run` does."""
-    plan, rng, expectation = Plan(3, 8), np.random.default_rng(3), Expectation.parse("> 0")
+    rng, expectation = np.random.default_rng(3), Expectation.parse("> 0")
     pairs, decided = [], 0
     for _ in range(300):
-        values = rng.normal(1.5, 1, plan.most).tolist()
-        verdicts = [judge(estimate_effect(values[:n], expectation, plan)) for n in plan.looks]
+        values = rng.normal(1.5, 1, PLAN.most).tolist()
+        verdicts = [judge(estimate_effect(values[:n], expectation, PLAN)) for n in PLAN.looks]
         first = next((i for i, verdict in enumerate(verdicts) if verdict == Verdict.SUPPORTED), None)
         decided += first is not None
-        pairs.append(plan.most if first is None else plan.looks[first])
+        pairs.append(PLAN.most if first is None else PLAN.looks[first])
     assert decided / 300 >= POWER
-    assert np.mean(pairs) == pytest.approx(expected_pairs(1.5, LOOKS), abs=0.3)
+    assert np.mean(pairs) == pytest.approx(expected_pairs(1.5, PLAN), abs=0.3)
 
 
 def test_smaller_effects_and_smaller_shares_of_the_error_rate_need_more_pairs() -> None:
-    needed = [expected_pairs(size, LOOKS) for size in (5.0, 2.0, 1.0, 0.5, 0.3)]
+    needed = [expected_pairs(size, PLAN) for size in (5.0, 2.0, 1.0, 0.5, 0.35)]
     assert needed == sorted(needed) and needed[0] >= 3 and math.isfinite(needed[-1])
-    assert expected_pairs(0.1, LOOKS) == math.inf == expected_pairs(0.0, LOOKS)
-    assert expected_pairs(1.5, Looks(3, 8, 0.025)) > expected_pairs(1.5, LOOKS)
+    assert expected_pairs(0.1, PLAN) == math.inf == expected_pairs(0.0, PLAN)
+    assert expected_pairs(1.5, Plan(3, 8, 0.025)) > expected_pairs(1.5, PLAN)
 
 
 def test_an_interval_that_contains_zero_has_no_largest_number_of_pairs() -> None:
     size = effect_size(Sample.of([1.0, 2.0, 3.5]), 0.0)
     assert size is not None
-    needed = pairs_to_decision(size, LOOKS)
+    needed = pairs_to_decision(size, PLAN)
     assert needed.low <= needed.value < needed.high == math.inf

@@ -83,6 +83,13 @@ def test_the_pairs_for_a_power_have_it_and_one_fewer_has_not() -> None:
     assert 3 <= chances.expected_pairs() < n
 
 
+def test_longer_plans_and_larger_effects_have_more_chance_without_the_noise_of_the_simulation() -> None:
+    """All plans and effects are simulated with the same random numbers, so that the fewest pairs can be searched."""
+    by_pairs = [decision_chances(Plan(3, most), ABOVE, 0.3, 1.0).chance for most in range(8, 60)]
+    by_effect = [decision_chances(Plan(3, 8), ABOVE, effect, 1.0).chance for effect in np.arange(0.3, 2, 0.02)]
+    assert by_pairs == sorted(by_pairs) and by_effect == sorted(by_effect)
+
+
 def test_more_pairs_than_allowed_are_none() -> None:
     assert pairs_for_power(3, ABOVE, 0.01, 1.0, alpha=0.05, power=0.8, most=20) is None
 

@@ -14,13 +14,15 @@ from tiny_studies import INLINE, SCRIPTED, TINY, called, files_of, well, write_s
 from harness.analysis.results import StudyResults
 from harness.analysis.study_reader import load_results
 from harness.analysis.summary import CLAIMS_PLOT_FILE
-from harness.cli.study_run import run_study
+from harness.cli.study_run import RunOptions, run_study
 from harness.config.study_file import load_study
 from harness.errors import ExecutorError, NotFound, StudyError, UserError
 from harness.executors.base import Executor, WorkerRequest
 from harness.executors.scripted import ScriptedExecutor
 from harness.report.plots import claims as claims_plot
 from harness.search.events import EpochEnded, Progress, StudyEnded, StudyEvent, StudyStarted
+from harness.storage.workspace import Workspace
+from harness.system import machine
 
 CLAIM = {"name": "dearer", "says": "Taps cost", "metric": "macs", "contrast": {"K=[5,5,3,3]": 1, "K=3": -1}}
 COUNTED: dict[str, Any] = {
@@ -200,3 +202,22 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
     path = write_study(tmp_path, TINY, **(COUNTED | {"budgets": {"latency_ms": 1e-6}}))
     results = run_study(path, executor="inline", results=tmp_path / "results")
     assert results.best is None and results.complete == () and len(results.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "cpus", "workers"),
+    [
+        ({}, 2, 3),
+        ({}, 8, 1),
+        ({"workers": 5}, 2, 5),
+        ({"executor": "inline"}, 2, 1),
+        ({"ray_address": "auto"}, 2, 1),
+        ({"ray_address": "auto", "workers": 5}, 2, 5),
+    ],
+)
+def test_times_are_estimated_for_the_workers_that_would_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], cpus: int, workers: int
+) -> None:
+    monkeypatch.setattr(machine, "available_cpus", lambda: 7)
+    study = load_study(write_study(tmp_path, TINY, resources={"cpus": cpus})).study
+    assert RunOptions(workspace=Workspace(tmp_path), **options).expected_workers(study) == workers

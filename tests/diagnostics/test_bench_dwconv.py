@@ -248,9 +248,9 @@ def test_rows_without_memory_are_shown() -> None:
     results = [*pair(ROWS[0], "default", 1.0, 2.0), *pair(ROWS[0], "channels_last", 3.0, 4.0)]
     gone = [made(ROWS[1], algorithm=result.algorithm, layout=result.layout, **nothing) for result in results]
     times, ours, *_ = dwconv_tables([*results, *gone], "cpu")
-    assert times.lines[0][3:] == ("1.00",) and times.lines[1][1:] == ("-", "-", "-")
-    assert ours.lines[0][1:4] == ("1.00", "75.0 %", "3")
-    assert ours.lines[1][1:4] == ("no memory", "-", "0")
+    assert times.rows[0][3:] == ("1.00",) and times.rows[1][1:] == ("-", "-", "-")
+    assert ours.rows[0][1:4] == ("1.00", "75.0 %", "3")
+    assert ours.rows[1][1:4] == ("no memory", "-", "0")
     assert memory(gone) == {} and gains(gone) == {}
 
 

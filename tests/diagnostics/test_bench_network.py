@@ -75,7 +75,7 @@ def test_the_better_layout_is_shown(rows: list[NetworkResult]) -> None:
     for row in shown:
         both = [result for result in rows if (result.kernels, result.mode) == (row.kernels, "training")]
         assert row.images_per_s == max(result.images_per_s or 0 for result in both)
-    assert [len(grid.lines) for grid in network_tables(rows, "cpu")] == [3, 3]
+    assert [len(table.rows) for table in network_tables(rows, "cpu")] == [3, 3]
 
 
 def test_with_pytorchs_operator_a_network_computes_the_same() -> None:
@@ -147,8 +147,8 @@ def test_the_papers_figures_are_shown_with_ours() -> None:
         for (name, kernels), rate in zip(names.items(), (20.0, 10.0), strict=True)
     ]
     *_, ratios = network_tables(results, "cuda")
-    assert ratios.lines[0][1:] == ("2.00x", "1.43x", "≥ 1.43x", "met")
-    assert ratios.lines[1][1:] == ("3.00x", "-", "≥ 2.00x", "met")
+    assert ratios.rows[0][1:] == ("2.00x", "1.43x", "≥ 1.43x", "met")
+    assert ratios.rows[1][1:] == ("3.00x", "-", "≥ 2.00x", "met")
 
 
 def test_the_command_measures_and_writes_to_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

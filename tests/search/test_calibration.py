@@ -98,12 +98,12 @@ def test_the_better_half_gets_more_seeds_and_the_least_computing_is_recommended(
     best = result.best
     assert best is not None and best is results[64] and best is result.results[0]
     assert len(played.jobs) == 2 * (4 * 3 + 2 * 3)
-    power = best.own[0]
-    assert power.pairs.n == 6 and power.pairs.mean == pytest.approx(3, abs=0.5)
-    assert power.pair_minutes == pytest.approx(2.0)
-    assert best.core_minutes == Range(*(2 * pairs for pairs in power.needed)) and power.needed.value >= 3
+    cost = best.own[0]
+    assert cost.pairs.n == 6 and cost.pairs.mean == pytest.approx(3, abs=0.5)
+    assert cost.pair_minutes == pytest.approx(2.0)
+    assert best.core_minutes == Range(*(2 * pairs for pairs in cost.needed)) and cost.needed.value >= 3
     assert result.core_minutes == pytest.approx(len(played.jobs))
-    assert {power.contrast.metric for power in best.powers} == {"top1", "val_loss"}
+    assert {cost.contrast.metric for cost in best.costs} == {"top1", "val_loss"}
     text = calibration_markdown(result)
     block = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert block == {"proxy": SCRIPTED["proxy"] | {"batch_size": 64}}
@@ -172,9 +172,9 @@ def test_with_the_arms_swapped_only_the_sign_changes(tmp_path: Path) -> None:
         for result in results
     )
     assert [row[:3] for row in one] == [row[:3] for row in other] == [row[:3] for row in third]
-    for (*_, power), (*_, swapped), (*_, contradicted) in zip(one, other, third, strict=True):
-        assert swapped.pairs == replace(power.pairs, mean=-power.pairs.mean) and swapped.size == power.size
-        assert contradicted.pairs == power.pairs and contradicted.size == power.size
+    for (*_, cost), (*_, swapped), (*_, contradicted) in zip(one, other, third, strict=True):
+        assert swapped.pairs == replace(cost.pairs, mean=-cost.pairs.mean) and swapped.size == cost.size
+        assert contradicted.pairs == cost.pairs and contradicted.size == cost.size
 
 
 @pytest.mark.parametrize(("top1", "words"), [(98.5, "ceiling: K="), (10.2, "floor: K=")])
@@ -236,9 +236,9 @@ def test_runs_that_claims_share_are_counted_once(tmp_path: Path) -> None:
     best = result.best
     assert best is not None and len(best.own) == 2
     first, second = best.own
-    pairs = [power.needed.value for power in (first, second)]
+    pairs = [cost.needed.value for cost in (first, second)]
     assert best.core_minutes.value == pytest.approx(pairs[0] + pairs[1] + max(pairs))
-    assert played.calibration.looks.alpha == 0.025
+    assert played.calibration.claim_plan.alpha == 0.025
     assert "All claims; shared runs are counted once" in calibration_markdown(result)
 
 

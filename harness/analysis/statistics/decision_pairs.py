@@ -7,24 +7,19 @@ the mean over the spread itself would be too large by three quarters on average.
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from harness.analysis.statistics.power import MOST_PAIRS, decision_chances
+from harness.analysis.statistics.sequential import Plan, Sample
+from harness.config.expectation import Expectation
 
-from harness.analysis.statistics.repeated_t import nominal_levels
-from harness.analysis.statistics.sequential import EXPONENT, Sample
-
+EITHER_SIGN = Expectation.parse("> 0")
+"""It is decided by an effect above 0, and by one below."""
 POWER = 0.8
-"""The share of studies that a plan must decide, with the correct sign."""
-MOST_PAIRS = 100
-"""Plans with more pairs are not considered: the effect counts as not decidable."""
+"""The share of studies that a plan must decide; with it, fewer than one in 5,000 is decided with the wrong sign."""
 GROWTH = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 33.0, 50.0, 100.0)
 """The last looks that are tried, as multiples of the study's own."""
-STUDIES = 2000
-"""Simulated studies per plan; the same random numbers for all effects and plans."""
 LEVEL = 0.05
 MOST_EFFECT = 50.0
 """Larger standardized effects are not distinguished."""
@@ -36,15 +31,6 @@ class Range(NamedTuple):
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """Looks at `first` to `most` pairs with an error rate of `alpha` over all of them, the claim's share of it."""
-
-    first: int
-    most: int
-    alpha: float
 
 
 def effect_size(pairs: Sample, bound: float) -> Range | None:
@@ -59,65 +45,32 @@ def effect_size(pairs: Sample, bound: float) -> Range | None:
     return Range(abs(middle) / root, smallest / root, sizes[1] / root)
 
 
-def pairs_to_decision(size: Range, looks: Looks) -> Range:
+def pairs_to_decision(size: Range, plan: Plan) -> Range:
     """The expected pairs until a decision, for an effect size and for the ends of its interval."""
-    return Range(*(expected_pairs(each, looks) for each in (size.value, size.high, size.low)))
+    return Range(*(expected_pairs(each, plan) for each in (size.value, size.high, size.low)))
 
 
-def expected_pairs(size: float, looks: Looks) -> float:
+def expected_pairs(size: float, plan: Plan) -> float:
     """The mean number of pairs until a plan ends, infinite if no plan of up to `MOST_PAIRS` pairs has the power.
 
-    The plan is the study's own if its power is 80 %, otherwise the shortest one that has it: with the same first look,
-    and the last one later.
+    `plan` is the study's own; if its power is less than 80 %, the shortest one is used that has it, with the same first
+    look and the last one later.
     """
-    return _expected_pairs(float(f"{min(size, MOST_EFFECT):.3g}"), looks)
+    return _expected_pairs(float(f"{min(size, MOST_EFFECT):.3g}"), plan)
 
 
 @lru_cache(maxsize=4096)
-def _expected_pairs(size: float, looks: Looks) -> float:
-    lasts = sorted({last for factor in GROWTH if (last := round(looks.most * factor)) <= MOST_PAIRS} | {looks.most})
-    low, high = 0, len(lasts)
+def _expected_pairs(size: float, plan: Plan) -> float:
+    lasts = sorted({last for factor in GROWTH if (last := round(plan.most * factor)) <= MOST_PAIRS} | {plan.most})
+    low, high, found = 0, len(lasts), None
     while low < high:
         middle = (low + high) // 2
-        if _simulated(size, Looks(looks.first, lasts[middle], looks.alpha))[0] >= POWER:
-            high = middle
+        tried = decision_chances(Plan(plan.first, lasts[middle], plan.alpha), EITHER_SIGN, size, 1.0)
+        if tried.chance >= POWER:
+            high, found = middle, tried
         else:
             low = middle + 1
-    return math.inf if low == len(lasts) else _simulated(size, Looks(looks.first, lasts[low], looks.alpha))[1]
-
-
-@lru_cache(maxsize=4096)
-def _simulated(size: float, looks: Looks) -> tuple[float, float]:
-    """Share of simulated studies that are decided with the correct sign, and their mean number of pairs."""
-    counts, critical = _critical_values(looks)
-    x = _normal(looks.most) + size
-    sums, squares = np.cumsum(x, axis=1)[:, counts - 1], np.cumsum(x * x, axis=1)[:, counts - 1]
-    variance = np.maximum((squares - sums * sums / counts) / (counts - 1), 1e-300)
-    t = sums / np.sqrt(counts * variance)
-    crossed = np.abs(t) >= critical
-    first = np.argmax(crossed, axis=1)
-    is_decided = crossed.any(axis=1)
-    is_correct = is_decided & (np.take_along_axis(t, first[:, None], axis=1)[:, 0] > 0)
-    pairs = np.where(is_decided, counts[first], counts[-1])
-    return float(is_correct.mean()), float(pairs.mean())
-
-
-@lru_cache(maxsize=64)
-def _critical_values(looks: Looks) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The numbers of pairs at which the plan looks, and the smallest |t| that decides at each."""
-    from scipy.special import stdtrit
-
-    counts = np.arange(max(2, looks.first), looks.most + 1)
-    levels = nominal_levels(int(counts[0]), looks.alpha * (counts[None, :] / looks.most) ** EXPONENT)[0]
-    critical: NDArray[np.float64] = -stdtrit(counts - 1, levels / 2)
-    return counts, critical
-
-
-@lru_cache(maxsize=8)
-def _normal(most: int) -> NDArray[np.float64]:
-    """Standard normal values (studies, pairs); those of fewer pairs are the first of more."""
-    numbers: NDArray[np.float64] = np.random.default_rng(0).standard_normal((most, STUDIES)).T
-    return numbers
+    return math.inf if found is None else found.expected_pairs()
 
 
 def _noncentrality(t: float, degrees: int, share: float) -> float:

@@ -2,23 +2,29 @@
 
 Before the first pair, effect and spread are assumed. After some, they are drawn from what these pairs leave open
 (`draw_predictive`): with three pairs a spread may be half or twice of what was seen, and a chance that ignored it would
-promise too much. Sums of normal pairs are tested at the levels of the plan's looks, as the claim will be.
+promise too much. So the chance is predictive power, the mean of conditional power over these effects and spreads
+(Spiegelhalter, Freedman & Blackburn 1986). Means of normal pairs are tested at the levels of the plan's looks, as the
+claim will be.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.statistics.sequential import Plan
+from harness.analysis.statistics.sequential import Plan, look_levels
 from harness.config.expectation import Expectation, ExpectationKind
 
 Array = NDArray[np.floating[Any]]
+Counts = NDArray[np.integer[Any]]
 
 DRAWS = 4000
 """Simulated studies; the standard error of a chance is at most 0.8 %."""
+MOST_PAIRS = 100
+"""Pairs that a claim may need before it counts as not decidable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +53,13 @@ class DecisionChances:
 def decision_chances(
     plan: Plan, expectation: Expectation, effect: float, sd: float, *, ignore: float | None = None
 ) -> DecisionChances:
-    """The chances of a plan whose pairs are normal with this mean and standard deviation (above 0)."""
-    rng = np.random.default_rng(0)
-    values = effect + sd * rng.standard_normal((DRAWS, plan.most))
-    return _chances(plan, expectation, np.cumsum(values, 1), np.cumsum(values**2, 1), 0, ignore)
+    """The chances of a plan whose pairs are normal with this mean and standard deviation (above 0).
+
+    All plans and effects have the same random numbers, so that a comparison of them is smooth.
+    """
+    means, sds = _standard_samples(max(plan.most, MOST_PAIRS))
+    looks = np.array(plan.looks, dtype=int)
+    return _chances(plan, expectation, looks, effect + sd * means[:, looks - 1], sd * sds[:, looks - 1], ignore)
 
 
 def predicted_chances(
@@ -63,9 +72,11 @@ def predicted_chances(
     future = draw_predictive(values, plan.most - done)
     center = float(np.mean(values))  # sums of squares about it lose no digits
     known = np.asarray(values) - center
+    looks = np.arange(max(done + 1, plan.looks[0]), plan.most + 1)
     sums = known.sum() + np.cumsum(future - center, 1)
     squares = (known**2).sum() + np.cumsum((future - center) ** 2, 1)
-    return _chances(plan, expectation, sums, squares, done, ignore, center)
+    means, sds = _means_and_sds(sums[:, looks - done - 1], squares[:, looks - done - 1], looks)
+    return _chances(plan, expectation, looks, center + means, sds, ignore)
 
 
 def draw_predictive(values: Sequence[float], count: int) -> Array:
@@ -116,28 +127,40 @@ def pairs_for_power(
 
 
 def _chances(
-    plan: Plan,
-    expectation: Expectation,
-    sums: Array,
-    squares: Array,
-    done: int,
-    ignore: float | None,
-    center: float = 0.0,
+    plan: Plan, expectation: Expectation, looks: Counts, means: Array, sds: Array, ignore: float | None
 ) -> DecisionChances:
-    """The chances from the cumulative sums (DRAWS, pairs) of the values minus `center`, and of their squares."""
-    from scipy.special import stdtrit
-
-    looks = [n for n in plan.looks if n > done]
-    n = np.array(looks)
-    columns = n - done - 1
-    means = sums[:, columns] / n
-    variances = np.maximum(squares[:, columns] / n - means**2, 0) * n / (n - 1)
-    factors = np.array([-stdtrit(look - 1, plan.level(look) / 2) for look in looks])
-    halves = factors * np.sqrt(variances / n)
-    means = means + center
+    """The chances of the last looks of a plan, from the means and standard deviations (DRAWS, looks) at them."""
+    if not looks.size:
+        return DecisionChances((), ())
+    halves = _critical_values(plan)[-looks.size :] / np.sqrt(looks) * sds
     decided = _is_decided(means - halves, means + halves, expectation, ignore)
     by_look = np.maximum.accumulate(decided, axis=1).mean(0)
-    return DecisionChances(tuple(looks), tuple(float(chance) for chance in by_look))
+    return DecisionChances(tuple(looks.tolist()), tuple(by_look.tolist()))
+
+
+@lru_cache(maxsize=2)
+def _standard_samples(most: int) -> tuple[Array, Array]:
+    """Means and standard deviations (DRAWS, most) of the first 1, 2, ... of standard normal values.
+
+    Samples of fewer values are the first of those of more. One value has a standard deviation of 0.
+    """
+    values = np.random.default_rng(0).standard_normal((most, DRAWS)).T
+    return _means_and_sds(np.cumsum(values, 1), np.cumsum(values**2, 1), np.arange(1, most + 1))
+
+
+def _means_and_sds(sums: Array, squares: Array, n: Counts) -> tuple[Array, Array]:
+    """Means and standard deviations of n values each, from their sums and the sums of their squares."""
+    means = sums / n
+    return means, np.sqrt(np.maximum(squares - sums * means, 0) / np.maximum(n - 1, 1))
+
+
+@lru_cache(maxsize=256)
+def _critical_values(plan: Plan) -> Array:
+    """The smallest |t| that decides at each look."""
+    from scipy.special import stdtrit
+
+    critical: Array = -stdtrit(np.array(plan.looks) - 1, look_levels(plan, np.array([plan.alpha]))[0] / 2)
+    return critical
 
 
 def _is_decided(low: Array, high: Array, expectation: Expectation, ignore: float | None) -> NDArray[np.bool_]:

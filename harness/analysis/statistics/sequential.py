@@ -20,7 +20,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from harness.analysis.statistics.repeated_t import Array
 
 EXPONENT = 2
 """Exponent of the spent error rate as a function of the pairs."""
@@ -137,12 +140,18 @@ def rising_levels(plan: Plan) -> tuple[tuple[float, ...], tuple[tuple[float, ...
     """Rising alphas, which include the plan's own, and the nominal level of each look at each alpha."""
     import numpy as np
 
-    from harness.analysis.statistics.repeated_t import nominal_levels
-
     decades = -math.log10(SMALLEST_ALPHA)
     grid = np.geomspace(SMALLEST_ALPHA, 1, round(decades * ALPHAS_PER_DECADE) + 1)
     other_alphas = grid[np.abs(np.log(grid / plan.alpha)) > 0.01]
     alphas = np.sort(np.append(other_alphas, plan.alpha))
-    spent = alphas[:, None] * (np.array(plan.looks) / plan.most) ** EXPONENT
-    levels = nominal_levels(plan.looks[0], spent)
+    levels = look_levels(plan, alphas)
     return tuple(alphas.tolist()), tuple(tuple(look) for look in levels.T.tolist())
+
+
+def look_levels(plan: Plan, alphas: "Array") -> "Array":
+    """The nominal levels of a plan's looks at other error rates than its own; (A,) -> (A, looks)."""
+    import numpy as np
+
+    from harness.analysis.statistics.repeated_t import nominal_levels
+
+    return nominal_levels(plan.looks[0], alphas[:, None] * (np.array(plan.looks) / plan.most) ** EXPONENT)

@@ -28,7 +28,6 @@ from harness.diagnostics.bench.base import (
     ProgressCallback,
     empty_table,
     markdown,
-    markdown_rows,
     table_text,
 )
 from harness.diagnostics.bench.certainty import (
@@ -42,6 +41,7 @@ from harness.diagnostics.bench.driver import driver_cost, first_step, help_time
 from harness.diagnostics.bench.machine import condition_lines, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.proxies import peak_memory, proxies, training_step
 from harness.report.console import make_console
+from harness.report.tables import markdown_rows
 from harness.search.calibration import CalibrationResult
 from harness.system.device_slot import computing, counting_measurements
 from harness.training.device import find_device

@@ -4,7 +4,7 @@ The defaults of options fit the device; nothing here imports torch.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -18,6 +18,7 @@ import harness
 from harness.errors import UserError
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import plain_table
+from harness.report.tables import ResultTable, markdown_rows
 
 ROOT = Path(harness.__file__).parent.parent
 Row = TypeVar("Row")
@@ -116,14 +117,6 @@ def run_study() -> str:
     return str(script)
 
 
-class ResultTable(NamedTuple):
-    """A table under a title: the first column is text, the others are numbers."""
-
-    title: str
-    headings: tuple[str, ...]
-    lines: list[tuple[str, ...]]
-
-
 def empty_table(headings: Sequence[str]) -> Table:
     """A table for the terminal, without rows: the first column is text, the others are numbers."""
     table = plain_table(headings[:1], headings[1:])
@@ -131,27 +124,22 @@ def empty_table(headings: Sequence[str]) -> Table:
     return table
 
 
-def table_text(grid: ResultTable) -> Group:
+def table_text(result: ResultTable) -> Group:
     """The table for the terminal."""
-    table = empty_table([heading.replace("-", "-\n") for heading in grid.headings])
-    for line in grid.lines:
-        table.add_row(*line)
-    return Group(Text(grid.title, style="bold"), table)
+    table = empty_table([heading.replace("-", "-\n") for heading in result.headings])
+    for row in result.rows:
+        table.add_row(*row)
+    return Group(Text(result.title, style="bold"), table)
 
 
-def markdown(title: str, conditions: Iterable[str], grids: Iterable[ResultTable], reading: str, after: str = "") -> str:
+def markdown(
+    title: str, conditions: Iterable[str], tables: Iterable[ResultTable], reading: str, after: str = ""
+) -> str:
     """A Markdown page: the conditions as a list, the tables with their titles, a note on reading them, and `after`."""
     page = [f"# {title}", "", *(f"- {line}" for line in conditions)]
-    for grid in grids:
-        page += ["", f"## {grid.title}", "", *markdown_rows(grid.headings, grid.lines)]
+    for table in tables:
+        page += ["", f"## {table.title}", "", *markdown_rows(table.headings, table.rows)]
     return "\n".join([*page, "", reading, *(["", after] if after else []), ""])
-
-
-def markdown_rows(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The lines of a Markdown table: the first column is text, the others are numbers."""
-    rules = ("---", *("---:" for _ in headings[1:]))
-    for line in (headings, rules, *lines):
-        yield f"| {' | '.join(line)} |"
 
 
 class StackShape(NamedTuple):

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from harness.analysis.calibration import CandidateResult
-from harness.diagnostics.bench.base import ROOT, ResultTable
+from harness.diagnostics.bench.base import ROOT
 from harness.report.calibration import tables_of
+from harness.report.tables import ResultTable
 from harness.search.calibration import CalibrationResult
 
 FLAGSHIP = ROOT / "search_spaces" / "kernel_size.yaml"
@@ -44,8 +45,7 @@ def certainty_tables(result: CalibrationResult) -> Iterator[ResultTable]:
         yield ResultTable(
             "Core-minutes to a decision", ("recipe", "before", "now", "ratio"), [_row(before, result.own)]
         )
-    for table in tables_of(result):
-        yield ResultTable(table.title, table.headings, [tuple(row) for row in table.rows])
+    yield from tables_of(result)
 
 
 def _row(before: CandidateResult, own: CandidateResult) -> tuple[str, ...]:

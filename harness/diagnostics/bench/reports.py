@@ -25,7 +25,7 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from harness.analysis.formatting import DASH, format_milliseconds
-from harness.diagnostics.bench.base import CHOSEN, CONV2D, BenchResult, ResultTable, grouped
+from harness.diagnostics.bench.base import CHOSEN, CONV2D, BenchResult, grouped
 from harness.diagnostics.bench.dwconv_results import (
     LARGE,
     PAPER_GAIN,
@@ -39,6 +39,7 @@ from harness.diagnostics.bench.dwconv_results import (
     targets,
 )
 from harness.report.plots.style import new_figure, save_figure
+from harness.report.tables import ResultTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,7 +25,7 @@ from harness.report.claims import SUMMARY_FILE, ClaimsSummary, ClaimSummary, Sum
 from harness.storage import Store
 from harness.storage.workspace import CLAIMS_FOLDER, Workspace
 from harness.system.command_line import command_line, short_path, without_password
-from harness.system.machine import available_cpus, has_gpu
+from harness.system.machine import has_gpu, workers_that_fit
 from harness.training.run import Run
 
 STUDY_FILE = "study.yaml"
@@ -151,7 +151,7 @@ def _time(summary: StudySummary, file: StudyFile) -> str:
     times = [run.wall_s for run in summary.runs if run.wall_s]
     if not times:
         return "its time is not recorded"
-    workers = max(1, min(available_cpus() // file.study.resources.cpus, len(times)))
+    workers = min(workers_that_fit(file.study.resources.cpus), len(times))
     minutes = max(1, round(sum(times) / workers / 60))
     return f"about {minutes:,} min for {plural(len(times), 'run')}"
 
