@@ -27,6 +27,7 @@ from harness.analysis.statistics.sequential import Plan, Sample
 from harness.config.calibration_candidates import FIRST_SEED, CandidateRecipe
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula
+from harness.config.measures import metrics_of
 from harness.config.space import Space
 from harness.config.study import CURVES, Claim, Study
 from harness.storage import Store
@@ -34,8 +35,8 @@ from harness.training.run import Run, RunState
 
 CEILING_TOP1 = 98.0
 """Accuracy in percent from which an arm counts as at the ceiling: what is left to differ in is too little."""
-OTHER_METRICS = {"top1": "val_loss", "val_loss": "top1"}
-"""The metric by which a claim is judged in addition, from the same runs; only if its bound is 0 in both."""
+SCORES = ("top1", "val_loss", "brier_score")
+"""Metrics of one kind: a claim by one of them is also judged by the others, from the same runs, if its bound is 0."""
 UNKNOWN = Range(math.inf, math.inf, math.inf)
 
 
@@ -136,16 +137,18 @@ def contrasts_of(study: Study, arm_of: Mapping[str, str]) -> tuple[Contrast, ...
         contrast
         for claim in study.claims
         if not Formula(claim.metric).names <= set(COST_OBJECTIVES)
-        for contrast in _contrasts(claim, arm_of)
+        for contrast in _contrasts(claim, arm_of, metrics_of(study.proxy))
     )
 
 
-def _contrasts(claim: Claim, arm_of: Mapping[str, str]) -> Iterable[Contrast]:
+def _contrasts(claim: Claim, arm_of: Mapping[str, str], metrics: Sequence[str]) -> Iterable[Contrast]:
     weights = {arm_of[text]: weight for text, weight in claim.contrast.items()}
     expectation = Expectation.parse(claim.expect)
     yield Contrast(claim.name, claim.metric, weights, expectation)
-    if claim.metric in OTHER_METRICS and expectation.bounds == (0.0,):
-        yield Contrast(claim.name, OTHER_METRICS[claim.metric], weights, expectation, is_own=False)
+    if claim.metric in SCORES and expectation.bounds == (0.0,):
+        for other in SCORES:
+            if other != claim.metric and other in metrics:
+                yield Contrast(claim.name, other, weights, expectation, is_own=False)
 
 
 def strictest_plan(study: Study, claims: int) -> Plan:

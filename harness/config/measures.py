@@ -18,7 +18,7 @@ MEASURED_CALLS = 5
 PASSES = 3
 """Cost of a training step in forward passes: the backward pass costs twice the forward pass."""
 
-MeasureName = Literal["erf", "merge_error", "shape_bias", "throughput", "train_step"]
+MeasureName = Literal["brier_score", "erf", "merge_error", "shape_bias", "throughput", "train_step"]
 """The keys of `MEASURES`, as a recipe's `measures` accepts them."""
 CellFormat = Literal["mean", "percent", "largest_error", "most_bytes", "are_finite"]
 """How the values of a configuration's runs are written in a cell; see `harness.report.configurations`."""
@@ -106,6 +106,11 @@ MEASURES: dict[str, MeasureRow] = {
         columns=(MetricColumn("shape_bias_pct", "shape\nbias %", "percent"),),
         images=lambda recipe, val: val,  # noqa: ARG005
     ),
+    "brier_score": MeasureRow(
+        metrics=("brier_score",),
+        columns=(MetricColumn("brier_score", "Brier\nscore", "mean"),),
+        images=lambda recipe, val: val,  # noqa: ARG005
+    ),
 }
 """The measures that a recipe can name, in the order of their columns; see `harness.measures.ON_DEMAND_MEASURES`."""
 
@@ -136,7 +141,7 @@ TRANSFER_METRICS = {
 ON_GPU = ("peak_gpu_memory_bytes", "throughput_images_per_s_batch128")
 ON_CPU = ("throughput_images_per_s_batch32",)
 OF_MACHINE = ("latency", "peak", "throughput", "train_step_disturbed")
-OF_NETWORK = ("ap", "box_ap", "cue", "erf", "iou", "merge_error", "miou", "shape", "train_step_gradients")
+OF_NETWORK = ("ap", "box_ap", "brier", "cue", "erf", "iou", "merge_error", "miou", "shape", "train_step_gradients")
 """First words of metrics that describe the machine, and of those that do not; a class name may follow them."""
 MACHINE_UNITS = re.compile(r"(?:^|_)(?:ns|us|ms|s|min|h|bytes|[kmg]i?b|per_s|fps|hz|j|joules?|watts?|w)(?:_|$)")
 """Units of time, throughput, memory and energy in a metric's name, which classify every other metric."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from harness.config.measures import MEASURES
 from harness.config.recipes.proxy import ProxyRecipe
-from harness.measures import merge_error, receptive_field, shape_bias, speed
+from harness.measures import brier_score, merge_error, receptive_field, shape_bias, speed
 from harness.measures.base import Measure
 
 ALWAYS_MEASURES: dict[str, Measure] = {
@@ -14,6 +14,7 @@ ALWAYS_MEASURES: dict[str, Measure] = {
 """Taken of every run, before the others: the peak of memory is that of the training."""
 
 ON_DEMAND_MEASURES: dict[str, Measure] = {
+    "brier_score": brier_score.brier_score,
     "erf": receptive_field.erf,
     "merge_error": merge_error.merge_error,
     "shape_bias": shape_bias.shape_bias,

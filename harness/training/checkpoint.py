@@ -134,10 +134,18 @@ class Checkpoint:
         )
         self.epochs, self.environments, self._state = [], [], None
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    def restore(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        ema: nn.Module | None = None,
+    ) -> None:
         """Load the state of the file into the objects; they are unchanged if there is no usable file."""
         if self._state is None:
             return
+        if ema is not None:
+            ema.load_state_dict(self._state["ema"])
         model.load_state_dict(self._state["model"])
         optimizer.load_state_dict(self._state["optimizer"])
         scaler.load_state_dict(self._state["scaler"])
@@ -149,7 +157,12 @@ class Checkpoint:
             model.load_state_dict(self._state["model"])
 
     def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, record: Epoch
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        record: Epoch,
+        ema: nn.Module | None = None,
     ) -> None:
         """Write the state after an epoch, with the records of all epochs so far."""
         self.epochs.append(record)
@@ -167,6 +180,8 @@ class Checkpoint:
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
         }
+        if ema is not None:
+            state["ema"] = ema.state_dict()
         write_state(self.path, state)
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, Rows, Split
@@ -75,16 +76,18 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield an `Epoch` after each; resumes after the last epoch of `checkpoint`.
 
-    The records in the checkpoint are yielded first, in case the caller has lost them. With 0 epochs the model is only
-    moved to the device. `check` is called before every step and raises an error to end the run. Raises `Diverged` at
-    the first loss that is not finite.
+    The records in the checkpoint are yielded first, in case the caller has lost them. With the recipe's `ema`, the
+    moving average of the weights is validated, and is what the model has after the last epoch. With 0 epochs the model
+    is only moved to the device. `check` is called before every step and raises an error to end the run. Raises
+    `Diverged` at the first loss that is not finite.
     """
     context = ProxyContext(dataset, recipe, seed, device, check)
     optimizer, scaler = prepare(model, context)
+    ema = None if recipe.ema is None else moving_average(model, recipe.ema)
     images, labels = on_device(dataset.train, device)
     done: list[Epoch] = []
     if checkpoint is not None:
-        checkpoint.restore(model, optimizer, scaler)
+        checkpoint.restore(model, optimizer, scaler, ema)
         done = list(checkpoint.epochs)
     yield from done
 
@@ -96,12 +99,24 @@ def fit(
             return F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
 
     epochs = train_epochs(
-        model, optimizer, scaler, batch_loss, context, len(labels), "the training loss", first_epoch=len(done) + 1
+        model,
+        optimizer,
+        scaler,
+        batch_loss,
+        context,
+        len(labels),
+        "the training loss",
+        first_epoch=len(done) + 1,
+        after_step=(lambda: None) if ema is None else (lambda: ema.update_parameters(model)),
     )
     for trained in epochs:
         start = time.perf_counter()
-        count = len(dataset.val) if trained.epoch == recipe.epochs else dataset.interim_val
-        val_loss, top1 = validate(model, dataset, recipe, device, count=count)
+        is_last = trained.epoch == recipe.epochs
+        if ema is not None and is_last:
+            model.load_state_dict(ema.module.state_dict())
+        count = len(dataset.val) if is_last else dataset.interim_val
+        judged = model if ema is None else ema.module
+        val_loss, top1 = validate(judged, dataset, recipe, device, count=count)
         if not math.isfinite(val_loss):
             raise Diverged(f"the validation loss is {val_loss} after epoch {trained.epoch}")
         record = Epoch(
@@ -114,8 +129,14 @@ def fit(
             images_per_s=trained.images_per_s,
         )
         if checkpoint is not None:
-            checkpoint.save(model, optimizer, scaler, record)
+            checkpoint.save(model, optimizer, scaler, record, ema)
         yield record
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights and batch norm statistics, updated after every step."""
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def prepare(model: nn.Module, context: ProxyContext) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
@@ -136,11 +157,12 @@ def train_epochs(
     loss_name: str,
     *,
     first_epoch: int = 1,
+    after_step: Callable[[], None] = lambda: None,
 ) -> Iterator[TrainedEpoch]:
     """Train from `first_epoch` to the last on `count` images with a loss function of their indices.
 
-    Yields after each epoch, so that the caller can validate and save. Raises `Diverged`, which contains `loss_name`, at
-    the first loss that is not finite.
+    Yields after each epoch, so that the caller can validate and save. `after_step` is called after each step. Raises
+    `Diverged`, which contains `loss_name`, at the first loss that is not finite.
     """
     recipe, device = context.recipe, context.device
     steps = max(1, count // recipe.batch_size)  # a smaller last batch would disturb the batch norms
@@ -160,6 +182,7 @@ def train_epochs(
             loss = batch_loss(index, generator)
 
             backward_and_step(loss, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
+            after_step()
 
             losses += loss.detach()
             if device.type == "cpu" and not math.isfinite(loss.item()):  # would synchronize a GPU: checked below

@@ -24,6 +24,7 @@ from harness.models.build import build
 from harness.models.large_kernels import reparam
 from harness.models.spec.network import NetworkSpec
 from harness.ops.timing import Timings
+from harness.training.fit import predict_logits
 from harness.training.run import Ended, Job, Measured, RunState
 
 CPU = torch.device("cpu")
@@ -77,7 +78,7 @@ def test_the_order_of_measures_changes_no_fingerprint_and_their_names_do() -> No
         ({"measures": ["erf", "erf"]}, "must name each measure once, but got erf, erf"),
         ({"measures": ["shape_bias"]}, "must leave shape_bias out"),
         ({"measures": ["shape_bias"], "dataset": "cifar10", "rendering": "textured"}, "must leave shape_bias out"),
-        ({"measures": ["accuracy"]}, "Input should be 'erf'"),
+        ({"measures": ["accuracy"]}, "Input should be 'brier_score'"),
     ],
 )
 def test_measures_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -211,3 +212,24 @@ def test_gradients_that_are_not_there_or_not_finite_are_found(flaw: str, dataset
     else:
         subject.model.register_parameter("unused", nn.Parameter(torch.zeros(1)))
     assert figures("train_step", subject)["train_step_gradients_finite"] == 0.0
+
+
+# The Brier score
+
+
+class SureOfClass0(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor([[100.0] + 7 * [-100.0]]).expand(len(x), 8)
+
+
+def test_the_brier_score_is_that_of_its_definition(dataset: Dataset) -> None:
+    labels = torch.from_numpy(dataset.val.labels)
+    sure = TrainedRun(SureOfClass0(), dataset, TEXTURED, CPU)
+    assert figures("brier_score", sure)["brier_score"] == pytest.approx(2 * (labels != 0).double().mean().item())
+    subject = trained(dataset)
+    probabilities = torch.cat([p for p, _ in predict_logits(subject.model, dataset.val, dataset, TEXTURED, CPU)])
+    expected = sum(
+        sum((row[k].item() - (k == label)) ** 2 for k in range(8))
+        for row, label in zip(probabilities.softmax(1), labels.tolist(), strict=True)
+    )
+    assert figures("brier_score", subject)["brier_score"] == pytest.approx(expected / len(labels), rel=1e-5)

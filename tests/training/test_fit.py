@@ -19,7 +19,8 @@ from harness.data.augment import augment
 from harness.errors import Diverged, Stopped
 from harness.models.build import build
 from harness.training.checkpoint import Checkpoint
-from harness.training.fit import fit, validate
+from harness.training.device import place_images
+from harness.training.fit import ProxyContext, fit, on_device, prepare, train_epochs, validate
 from harness.training.optim import build_proxy_optimizer, proxy_learning_rate
 from harness.training.run import Epoch
 
@@ -93,15 +94,53 @@ def test_same_seed_same_bits_other_seed_others(dataset: Dataset, drop_path: floa
     assert first != outcome(train(dataset, drop_path=drop_path, seed=1)[1])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_goes_on_from_its_checkpoint_as_if_undisturbed(dataset: Dataset, tmp_path: Path, optimizer: str) -> None:
-    recipe = with_(optimizer={"name": optimizer, "lr": 0.01}, augmentation={"shift": 2, "mixup": 0.2})
-    _, undisturbed = train(dataset, recipe, drop_path=0.2)
+def test_the_moving_average_is_validated_and_kept(dataset: Dataset) -> None:
+    decay = 0.9
+    recipe = with_(ema=decay)
+    plain, plain_records = train(dataset, seed=3)
+    model, records = train(dataset, recipe, seed=3)
+    assert [record.train_loss for record in records] == [record.train_loss for record in plain_records]
+
+    torch.manual_seed(3)
+    raw = build(tiny_spec())
+    averages: dict[str, Tensor] = {}
+
+    def average() -> None:
+        for name, value in raw.state_dict().items():
+            value = value.double()
+            averages[name] = value if name not in averages else decay * averages[name] + (1 - decay) * value
+
+    optimizer, scaler = prepare(raw, context := ProxyContext(dataset, RECIPE, 3, CPU))
+    images, labels = on_device(dataset.train, CPU)
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        batch, targets = augment(images[index], labels[index], RECIPE.augmentation, dataset, generator)
+        logits = raw(place_images(batch, RECIPE, CPU))
+        return F.cross_entropy(logits, targets, label_smoothing=RECIPE.label_smoothing)
+
+    for _ in train_epochs(raw, optimizer, scaler, loss, context, len(labels), "the loss", after_step=average):
+        pass
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, averages[name].float(), msg=name)
+    assert (records[-1].val_loss, records[-1].top1) == validate(model, dataset, recipe, CPU)
+    assert not same_weights(model, plain)
+
+
+@pytest.mark.parametrize(("optimizer", "ema"), [("sgd", None), ("adamw", None), ("sgd", 0.9)])
+def test_goes_on_from_its_checkpoint_as_if_undisturbed(
+    dataset: Dataset, tmp_path: Path, optimizer: str, ema: float | None
+) -> None:
+    recipe = with_(optimizer={"name": optimizer, "lr": 0.01}, augmentation={"shift": 2, "mixup": 0.2}, ema=ema)
+    whole, undisturbed = train(dataset, recipe, drop_path=0.2)
     path = tmp_path / "run.pt"
     model = build(tiny_spec(drop_path=0.2), seed=0)
     checkpoint = Checkpoint.open(path, RUN, epochs=recipe.epochs, model=model)
     first = list(itertools.islice(fit(model, dataset, recipe, seed=0, device=CPU, checkpoint=checkpoint), 2))
-    _, resumed = train(dataset, recipe, checkpoint=path, drop_path=0.2)
+    model, resumed = train(dataset, recipe, checkpoint=path, drop_path=0.2)
+    assert same_weights(model, whole)
+    again, _ = train(dataset, recipe, checkpoint=path, drop_path=0.2)
+    assert same_weights(again, whole), "nothing is left to train"
     assert [epoch.epoch for epoch in resumed] == [1, 2, 3]
     assert resumed[:2] == first, "the records of the checkpoint, as they were first yielded"
     assert outcome(resumed) == outcome(undisturbed)

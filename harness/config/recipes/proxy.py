@@ -144,12 +144,15 @@ class ProxyRecipe(StrictModel):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the exponential moving average of the weights, which is validated and kept instead of the last weights;
+    null for none. A transfer starts from it and has none of its own."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
     measures: list[MeasureName] = Field(default=[])
-    """Measures of the trained network in addition to latency and memory: effective receptive field; error of the merged
-    form; shape bias (textured `shapes`); images per second; time and memory of a training step."""
+    """Measures of the trained network in addition to latency and memory: Brier score; effective receptive field; error
+    of the merged form; shape bias (textured `shapes`); images per second; time and memory of a training step."""
     transfer: Transfer | None = None
     """Transfer after the training: the network as the backbone of a segmentation (metric `miou`) or of a detector
     (metric `ap`); null for none."""
