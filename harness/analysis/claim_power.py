@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.analysis.claims import ClaimResult, evaluate_claims
-from harness.analysis.plan import RunTimeEstimator
 from harness.analysis.plan_history import claim_plan
 from harness.analysis.prospects import seconds_per_pair
 from harness.analysis.reuse import study_environment
+from harness.analysis.run_times import RunTimeEstimator
 from harness.analysis.statistics import Plan
 from harness.analysis.statistics.power import MOST_PAIRS, decision_chances, pairs_for_power
 from harness.config.claim_arms import arm_choices
@@ -171,7 +171,7 @@ def _effect_power(
 
 
 def _estimated_pair_s(claim: Claim, study: Study, space: Space, store: Store | None) -> float | None:
-    seconds = RunTimeEstimator(study, store, space.data, study_environment(study) if store else None)
+    seconds = RunTimeEstimator(study, store, space, study_environment(study) if store else None)
     runs = [seconds.of(space.candidate(arm_choices(text, space))) for text in claim.contrast]
     times = [run_s for run_s in runs if run_s is not None]
     return study.resources.cpus * sum(times) if len(times) == len(runs) else None

@@ -308,6 +308,5 @@ def _lost_pairs(
 
 
 def _runs(arm: Candidate, study: Study, space: Space) -> list[Run]:
-    assert arm.spec is not None, "an arm is a network"
     first = study.search.seed
-    return [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + claim_plan(study).most)]
+    return [Run(*arm.trained, seed, space.data) for seed in range(first, first + claim_plan(study).most)]

@@ -11,6 +11,8 @@ from harness.analysis.limits import Limit, RunValues, sampling_error
 from harness.analysis.objective import LATENCY, LATENCY_BOUND, objective_value, spread_of
 from harness.analysis.reuse import without_other_times
 from harness.analysis.run_status import configuration_status, trial_status
+from harness.config.recipe_axes import with_changes
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study import Study
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
@@ -167,10 +169,14 @@ class ConfigurationResult:
     spread: float | None
     """Standard deviation over the seeds (n - 1); None for fewer than two."""
     runs: tuple[RunResult, ...]
+    recipe: ProxyRecipe
+    """The study's proxy with its choices on axes of the recipe."""
+    fingerprint: str
+    """Fingerprint of the network, with its recipe if the recipe varies."""
     params_count: int
     """Parameters of the merged network."""
     macs: int
-    """Nominal multiply-accumulates of the merged network, for one image of the proxy's resolution."""
+    """Nominal multiply-accumulates of the merged network, for one image of the recipe's resolution."""
     latency: LatencyResult | None
     """Latency of the merged network; the seeds of a configuration share one measurement."""
     wall_s: float | None
@@ -205,6 +211,12 @@ def trial_spec(trial: "FrozenTrial") -> NetworkSpec:
     return NetworkSpec.from_mapping(json.loads(trial.user_attrs["spec"]))
 
 
+def trial_recipe(trial: "FrozenTrial", study: Study) -> ProxyRecipe:
+    """The recipe of a trial that was opened: the study's proxy with its choices, and what was adapted to them."""
+    changes = trial.user_attrs.get("recipe")
+    return study.proxy if changes is None else with_changes(study.proxy, json.loads(changes))
+
+
 def trial_choices(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
     """The choices of a trial in the order of the axes; lists, which Optuna stores as text, become lists again."""
     params = trial.params
@@ -212,6 +224,8 @@ def trial_choices(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
 
 
 def _choice(stored: Any) -> Any:
+    if isinstance(stored, float):  # of a range, which Optuna computes as low + n * step
+        return round(stored, 12)
     return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
 
 
@@ -219,7 +233,7 @@ def configuration_result(
     group: Sequence["FrozenTrial"], runs: Sequence[RunResult], study: Study, metric: str
 ) -> ConfigurationResult:
     """The result of the configuration that these trials share."""
-    spec = trial_spec(group[0])
+    spec, recipe = trial_spec(group[0]), trial_recipe(group[0], study)
     status = configuration_status([trial_status(trial) for trial in group])
     screening = {trial.user_attrs.get("screening") for trial in group}
     full = [run for run in runs if run.row.run.seed not in screening]
@@ -230,7 +244,7 @@ def configuration_result(
     missing = missing_seeds((run.row for run in full if run.row.run.seed in over), seeds)
     done = [run for run in full if run.row.state == RunState.COMPLETE]
     walls_s = [run.row.wall_s for run in done if run.is_of_reference]
-    cost = network_cost(spec, study.proxy.resolution)
+    cost = network_cost(spec, recipe.resolution)
     return ConfigurationResult(
         trials=tuple(trial.number for trial in group),
         params=trial_choices(group[0], study.axes),
@@ -242,6 +256,8 @@ def configuration_result(
         mean=statistics.fmean(values) if values else None,
         spread=spread_of(values),
         runs=tuple(runs),
+        recipe=recipe,
+        fingerprint=group[0].user_attrs["fingerprint"],
         params_count=cost.params,
         macs=cost.macs,
         latency=latency_result(run.measures for run in done),

@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.configuration_result import ConfigurationResult
+from harness.analysis.formatting import format_params
 from harness.analysis.network_forms import ANY_NETWORK, BEST_OF, NetworkForm, NetworkUse
 from harness.analysis.study_reader import open_study_reader
 from harness.config.network_file import is_study_file, load_network_spec
+from harness.config.recipe_axes import is_recipe_axis
 from harness.config.recipes.loading import CLASSIFICATION, task_of
 from harness.config.study_file import full_scale_network
 from harness.config.yaml_file import read_document
@@ -84,6 +86,8 @@ class NetworkRef:
     """The study that chose or trained it; None for any other network."""
     trial: int | None = None
     """The trial of that study."""
+    proxy_choices: str | None = None
+    """The choices of that trial on axes of the recipe, as text; None if there are none."""
 
     @cached_property
     def spec(self) -> NetworkSpec:
@@ -237,6 +241,7 @@ def _best_of(file: str, query: NetworkQuery, *, is_full_scale: bool) -> NetworkR
         full = reader.file.study.full_scale
         large = full_scale_network(reader.file, configuration.params) if is_full_scale else None
     trial = configuration.trials[0]
+    proxy_choices = {name: value for name, value in configuration.params.items() if is_recipe_axis(name)}
     path, run = (None, None) if is_full_scale else _trained_run(configuration)
     return NetworkRef(
         NetworkForm.BEST_OF,
@@ -248,6 +253,7 @@ def _best_of(file: str, query: NetworkQuery, *, is_full_scale: bool) -> NetworkR
         full.recipe if full else None,
         results.study,
         trial,
+        format_params(proxy_choices) if proxy_choices else None,
     )
 
 

@@ -5,37 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.analysis.claims import evaluate_claims
+from harness.analysis.formatting import plural
 from harness.analysis.reuse import ReuseRule
+from harness.analysis.run_times import RunTimeEstimator
 from harness.config.census import SpaceCensus, take_census
 from harness.config.claim_arms import arm_choices
-from harness.config.measures import MEASURES, PASSES
-from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
 from harness.config.study_growth import StudyChanges, seeds_of
-from harness.data.resampling import final_val_size
-from harness.data.shapes.dataset import TRAIN_SIZE, val_sizes
-from harness.models.cost import network_cost
-from harness.models.spec.network import NetworkSpec
 from harness.storage import Store
 from harness.storage.transitions import SETTLED
-from harness.system.machine import has_gpu
-from harness.training.environment import Environment
 from harness.training.run import Run
 
 MAX_SAMPLED = 200
 """Maximum number of configurations of a sampler that are shown."""
-MACS_PER_S_PER_THREAD = 7e9
-"""Rough estimate for recipes without timed runs: multiply-accumulates per second of a CPU thread.
-
-The five networks of `kernel_size.yaml` do 5.9 to 11.5 billion on one thread of an AMD EPYC with AVX2 (n = 3 runs each).
-"""
-MACS_PER_S_PER_GPU = 1e12
-"""Rough estimate for a GPU, a guess: nothing has been timed on one."""
-LATENCY_IMAGES = 35
-"""Forward passes of the measure `latency`, with its warm-up."""
-OVERHEAD_S = 2.0
-"""Additional time of a run: building, checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +131,12 @@ def plan_study(
     census = take_census(space) if is_sample else None
     candidates = list(_cells(space, rejected) if census is None else _sample(study, census, done))
     seeds = tuple(range(study.search.seed, study.search.seed + study.search.seeds))
-    runs = {
-        (c.fingerprint, seed): Run(_spec(c), study.proxy, seed, space.data).id for c in candidates for seed in seeds
-    }
+    runs = {(c.fingerprint, seed): Run(*c.trained, seed, space.data).id for c in candidates for seed in seeds}
     tried = {run_id for ids in store.trial_runs(study.study).values() for run_id in ids} if store and census else set()
     stored = store.runs({*runs.values(), *tried}).values() if store else ()
     fates = {row.id: rule.decide(row) if rule else "take" for row in stored if row.state in SETTLED}
     reusable = {run_id for run_id, fate in fates.items() if fate != "train"}
-    seconds = RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
+    seconds = RunTimeEstimator(study, store, space, rule.environment if rule else None)
     rows = tuple(
         PlannedConfiguration(
             candidate,
@@ -190,6 +171,7 @@ def plan_study(
         runs_of_trials=sum(max(0, len(seeds) - n) for n in done.seeds.values())
         + sum(fates.get(run_id) == "train" for run_id in tried),
         notes=(
+            *_limit_notes(study, rows),
             *([census.text()] if census is not None and not census.is_whole else []),
             *_growth_notes(study, space, store, growth),
         ),
@@ -202,7 +184,7 @@ def _for_claims(study: Study, space: Space, store: Store | None) -> list[Candida
     arms = {arm.fingerprint: arm for arm in candidates}
     first, most = seeds_of(study.search)
     later = range(study.search.seed + first, study.search.seed + most)
-    runs = {Run(_spec(arm), study.proxy, seed, space.data).id: arm for arm in arms.values() for seed in later}
+    runs = {Run(*arm.trained, seed, space.data).id: arm for arm in arms.values() for seed in later}
     settled = {row.id for row in store.runs(list(runs)).values() if row.state in SETTLED} if store else set()
     return [arm for run_id, arm in runs.items() if run_id not in settled]
 
@@ -240,6 +222,17 @@ def _untried(census: SpaceCensus, done: TrialsDone) -> list[Candidate]:
     return [candidate for candidate in census.feasible if candidate.fingerprint not in done.seeds]
 
 
+def _limit_notes(study: Study, rows: Sequence[PlannedConfiguration]) -> Iterator[str]:
+    """A note on configurations whose runs would be ended by the time limit, if the estimate is right."""
+    limit_s = 60 * study.resources.minutes_per_run
+    over = sum(planned.run_s is not None and planned.run_s > limit_s for planned in rows)
+    if over:
+        yield (
+            f"a run of {over} of {plural(len(rows), 'configuration')} would take longer than "
+            f"`resources.minutes_per_run` ({study.resources.minutes_per_run:g}) by this estimate, and be ended"
+        )
+
+
 def _growth_notes(study: Study, space: Space, store: Store | None, growth: StudyChanges | None) -> Iterator[str]:
     """Notes on what a study file adds to its study, and on the effect of it, or of a new study, on claims' verdicts."""
     if growth is None or store is None:
@@ -254,69 +247,3 @@ def _growth_notes(study: Study, space: Space, store: Store | None, growth: Study
             yield f"{name}: its verdict would be exploratory, since {result.exploratory.reason}"
         elif result.note is not None:
             yield f"{name}: {result.note}"
-
-
-class RunTimeEstimator:
-    """Estimates the seconds of a run from stored runs of the same recipe, or from the rough estimate."""
-
-    def __init__(self, study: Study, store: Store | None, data: str | None, environment: Environment | None) -> None:
-        self._study = study
-        self._store = store
-        self._data = data
-        self._environment = environment
-        walls = store.wall_times(study.proxy, data=data, environment=environment) if store else []
-        self._mean = sum(walls) / len(walls) if walls else None
-        self._images = images_per_run(study.proxy)
-        gpus = study.resources.gpus if has_gpu() else 0.0
-        self._speed = gpus * MACS_PER_S_PER_GPU if gpus else study.resources.cpus * MACS_PER_S_PER_THREAD
-        device = (
-            f"{gpus:g} GPU" if gpus else "thread" if study.resources.cpus == 1 else f"{study.resources.cpus} threads"
-        )
-        if walls:
-            self.basis = f"the wall times of {len(walls)} stored runs of this recipe"
-        elif self._images is None:
-            self.basis = "nothing: no run of this recipe has been timed, and the number of images is not known yet"
-        else:
-            rule = "3 x MACs x training images" if study.proxy.epochs else "MACs x images that are measured"
-            self.basis = (
-                f"a rough rule, since no run was timed: {rule}, "
-                f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s more per run"
-            )
-
-    def of(self, candidate: Candidate) -> float | None:
-        """Estimated seconds for one run of a configuration."""
-        spec = _spec(candidate)
-        if self._store is not None and self._mean is not None:
-            walls_s = self._store.wall_times(self._study.proxy, spec, data=self._data, environment=self._environment)
-            return sum(walls_s) / len(walls_s) if walls_s else self._mean
-        if self._images is None:
-            return None
-        return network_cost(spec, self._study.proxy.resolution).macs * self._images / self._speed + OVERHEAD_S
-
-
-def images_per_run(recipe: ProxyRecipe) -> float | None:
-    """Number of images that a run passes through the network; training images count three times. None if unknown.
-
-    Includes those of a transfer, at the cost of its backbone alone, and those of measures on the merged network.
-    """
-    is_shapes = recipe.dataset == "shapes"
-    train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
-    val, final = val_sizes(recipe) if is_shapes else (recipe.val_size, final_val_size(recipe))
-    measured = measured_images(recipe, final or 0)
-    if recipe.epochs == 0 and recipe.transfer is None:
-        return measured
-    if train is None or val is None or final is None:
-        return None
-    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + final
-    last = final - val if recipe.epochs else 0
-    return recipe.epochs * (PASSES * train + val) + last + transfer + measured
-
-
-def measured_images(recipe: ProxyRecipe, val: int) -> int:
-    """Number of images that measures pass through the network on a CPU; see `harness.config.measures`."""
-    return LATENCY_IMAGES + sum(MEASURES[name].images(recipe, val) for name in recipe.measures)
-
-
-def _spec(candidate: Candidate) -> NetworkSpec:
-    assert candidate.spec is not None, "a feasible candidate is a network"
-    return candidate.spec

@@ -128,5 +128,5 @@ def _prospect(study: Study, result: ClaimResult, plan: Plan) -> ClaimProspect:
 
 
 def _mean_s(result: ClaimResult, arm: Candidate) -> float:
-    times = [row.wall_s for row in result.runs if row.run.spec.fingerprint() == arm.fingerprint]
+    times = [row.wall_s for row in result.runs if row.run.configuration == arm.identity]
     return math.fsum(times) / len(times) if times else 0.0

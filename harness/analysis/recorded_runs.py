@@ -108,14 +108,17 @@ def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None)
             (
                 tuple(configuration["trials"]),
                 tuple(run["value"] for run in configuration["runs"] if run["value"] is not None),
-                {run["id"]: run | {"spec": configuration["spec"]} for run in configuration["runs"]},
+                {
+                    run["id"]: run | {"spec": configuration["spec"], "recipe": configuration.get("recipe")}
+                    for run in configuration["runs"]
+                },
             )
             for configuration in values["configurations"]
         ]
         number, siblings, run = _chosen(rows, values["best_trial"], trial, run_id, str(file))
         return RecordedRun(
             id=run["id"],
-            run=Run(NetworkSpec.from_mapping(run["spec"]), _recipe(values, file), run["seed"], run.get("data")),
+            run=Run(NetworkSpec.from_mapping(run["spec"]), _recipe(run, values, file), run["seed"], run.get("data")),
             study=values["study"],
             trial=number,
             metric=values["objective"]["name"],
@@ -173,10 +176,11 @@ def _earlier_revision(run_id: str, run: Run) -> int | None:
     return None
 
 
-def _recipe(values: Mapping[str, Any], file: Path) -> ProxyRecipe:
-    """The recipe of all runs: that of the summary, or of the study file next to it."""
-    if values.get("recipe") is not None:
-        return ProxyRecipe.model_validate(values["recipe"])
+def _recipe(run: Mapping[str, Any], values: Mapping[str, Any], file: Path) -> ProxyRecipe:
+    """The recipe of a run: that of its configuration, of the summary, or of the study file next to it."""
+    for holder in (run, values):
+        if holder.get("recipe") is not None:
+            return ProxyRecipe.model_validate(holder["recipe"])
     study_file = file.with_name(STUDY)
     try:
         return ProxyRecipe.model_validate(yaml.safe_load(study_file.read_text(encoding="utf-8"))["proxy"])

@@ -106,7 +106,8 @@ def open_space(file: StudyFile, cache: Path | None = None) -> Space:
 def _space_on(file: StudyFile, info: DataInfo) -> Space:
     check_classes(file.study, info.names, file.document)
     check_sizes(file.study, images_at_most(file.study.proxy, info), file.document)
-    return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
+    images = images_at_most(file.study.proxy.model_copy(update={"train_size": None}), info)[0]
+    return build_space(file, classes=info.classes, channels=info.channels, data=info.digest, train_images=images)
 
 
 def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:

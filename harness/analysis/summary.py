@@ -12,6 +12,7 @@ from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.configuration_result import ConfigurationResult, RunResult, latency_values
 from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.reuse import environment_values, other_environments
+from harness.config.recipe_axes import is_recipe_axis
 from harness.config.recipes.proxy import REVISION
 from harness.storage import FullScaleRow
 from harness.training.environment import Environment
@@ -50,7 +51,11 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "ruled_out": dict(results.rejected),
         "claims": [claim_values(result, results.environment) for result in results.claims],
         "full_scale": [_full_scale_values(row, results) for row in results.full_scale],
-        "configurations": [configuration_values(configuration, results.metric) for configuration in results.rows],
+        "configurations": [
+            configuration_values(configuration, results.metric)
+            | ({"recipe": configuration.recipe.model_dump(mode="json")} if _has_recipe_axes(results) else {})
+            for configuration in results.rows
+        ],
     }
 
 
@@ -61,9 +66,15 @@ def _revision(results: StudyResults) -> int | None:
 
 
 def _recipe(results: StudyResults) -> dict[str, Any] | None:
-    """The recipe of the runs of the study, with all defaults."""
+    """The recipe of the runs of the study, with all defaults; None if each configuration has its own."""
+    if _has_recipe_axes(results):
+        return None
     recipes = (facts.row.run.recipe for configuration in results.rows for facts in configuration.runs)
     return next((recipe.model_dump(mode="json") for recipe in recipes), None)
+
+
+def _has_recipe_axes(results: StudyResults) -> bool:
+    return any(map(is_recipe_axis, results.axes))
 
 
 def finished(results: StudyResults) -> str | None:

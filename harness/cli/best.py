@@ -25,8 +25,10 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Print the network as a network file."""
     from harness.analysis.conclusions import conditions_text, configuration_line
+    from harness.analysis.formatting import format_params
     from harness.analysis.study_reader import open_study_reader
     from harness.config.network_file import dump_network_spec
+    from harness.config.recipe_axes import is_recipe_axis, recipe_changes
 
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
         configuration, results = study.find_winner(args.trial)
@@ -35,5 +37,9 @@ def run(args: Namespace) -> int:
     title = "Best" if args.trial is None else "One"
     comment = f"{title} of the study {results.study}, trial {configuration.trials[0]}.\n"
     comment += f"{results.metric} {configuration_line(configuration, results.metric)}\n{conditions_text(results)}"
+    if any(map(is_recipe_axis, configuration.params)):
+        changes = recipe_changes(configuration.recipe, study.file.study.proxy)
+        what = f"with {format_params(changes)}" if changes else "unchanged"
+        comment += f"\nIts recipe is not a part of this file: the study's proxy {what}."
     print(dump_network_spec(configuration.spec, comment), end="")
     return 0

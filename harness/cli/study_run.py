@@ -224,7 +224,8 @@ def _start_workers(checked: CheckedStudy, runs: int, view: EventView) -> Executo
     rendering = f" {recipe.rendering}" if recipe.dataset == "shapes" else ""
     view.note(f"starting {checked.options.workers_text}")
     executor = checked.options.start_workers(checked.file.study, runs)
-    data = f"{recipe.dataset}{rendering}, {recipe.resolution} px"
+    side = "" if "recipe.resolution" in checked.file.study.axes else f", {recipe.resolution} px"
+    data = f"{recipe.dataset}{rendering}{side}"
     view.note(f"{plural(executor.slots, 'worker')} ready; the first run prepares the data ({data})")
     return executor
 

@@ -1,7 +1,7 @@
 """The axes of a search space: which field of a network varies, over which values, and the samplers that choose one.
 
 An axis is named after a field of the spec (`K`), or after one stage of a field that has one value per stage (`K[3]`);
-the axis `base` chooses among whole networks.
+the axis `base` chooses among whole networks, and `recipe.optimizer.lr` sets a key of the proxy (`recipe_axes`).
 """
 
 import math
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.recipe_axes import KEY_MODELS, PREFIX, is_recipe_axis, require_recipe_axis
 from harness.errors import StudyError, did_you_mean
 from harness.models.spec.network import FIELDS, PER_STAGE
 
@@ -107,17 +108,23 @@ Sampler = Callable[[str, Axis], Any]
 
 
 def split_name(name: str, stages: int) -> tuple[str, int | None]:
-    """The field that an axis sets, and the stage if it sets only one; `base` counts as a field.
+    """The field that an axis sets, and the stage if it sets only one; `base` and a key of the proxy count as fields.
 
     Raises `StudyError` for other names.
     """
     if name == BASE:
         return BASE, None
+    if is_recipe_axis(name):
+        require_recipe_axis(name)
+        return name, None
     match = re.fullmatch(r"(\w+)(?:\[(\d{1,3})\])?", name)
     of, stage = (match[1], match[2]) if match else (name, None)
     if of not in FIELDS:
         allowed = [field for field in FIELDS if field not in DATA_FIELDS]
-        raise StudyError(f"`{name:.60}` must be a field of the network", remedy=did_you_mean(of, allowed, "Fields"))
+        remedy = did_you_mean(of, allowed, "Fields")
+        if name in KEY_MODELS:
+            remedy = f"Write `{PREFIX}{name}` for the key of the proxy."
+        raise StudyError(f"`{name:.60}` must be a field of the network", remedy=remedy)
     if of in DATA_FIELDS:
         raise StudyError(f"`{name}` cannot be an axis: the data set decides it")
     if stage is None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.quick_profile import fit_dependent_values, merged
+from harness.config.quick_profile import fit_dependent_values, merged, nested
 from harness.config.recipes.proxy import ProxyRecipe, StrictModel
 from harness.config.yaml_file import Document, KeyPath
 from harness.errors import SpecError
@@ -78,15 +78,7 @@ class RecipeChange:
     @property
     def proxy(self) -> dict[str, Any]:
         """The change as a nested mapping of keys of the proxy."""
-        nested: dict[str, Any] = {}
-        for key, value in self.values.items():
-            if key == WIDTH:
-                continue
-            inner = value
-            for part in reversed(key.split(".")):
-                inner = {part: inner}
-            nested = merged(nested, inner)
-        return nested
+        return nested({key: value for key, value in self.values.items() if key != WIDTH})
 
     def apply(self, document: Document) -> Document:
         """The study file with the changed proxy, and what depends on it adapted; without the key `calibrate`.

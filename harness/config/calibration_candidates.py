@@ -17,7 +17,9 @@ from harness.config.calibrate import (
     own_recipe,
     scaled,
 )
-from harness.config.claim_arms import arm_choices
+from harness.config.claim_arms import arm_choices, without_choices
+from harness.config.quick_profile import merged, nested
+from harness.config.recipe_axes import PREFIX, is_recipe_axis, recipe_changes
 from harness.config.space import plain_fields
 from harness.config.study_file import StudyFile, build_space, check_changes, check_document
 from harness.config.study_growth import seeds_of
@@ -80,8 +82,9 @@ class CalibrationPlan:
 
 def plan_calibration(file: StudyFile) -> CalibrationPlan:
     """The candidates for the proxy of a study. Raises `StudyError` for a study that cannot be calibrated."""
-    study, settings = file.study, file.study.calibrate or Calibrate()
     _require_claims(file)
+    file = _with_arms_recipe(file)
+    study, settings = file.study, file.study.calibrate or Calibrate()
     _require_other_seeds(file)
     networks = _claim_networks(file)
     first_texts = {spec: text for text, spec in reversed(networks.items())}
@@ -105,6 +108,38 @@ def _claim_networks(file: StudyFile) -> dict[str, NetworkSpec]:
         assert spec is not None, "an arm is a network"
         networks[text] = spec
     return networks
+
+
+def _with_arms_recipe(file: StudyFile) -> StudyFile:
+    """The study without axes of the recipe; its proxy is the recipe of the arms. Raises `StudyError` if they differ."""
+    axes = [name for name in file.study.axes if is_recipe_axis(name)]
+    if not axes:
+        return file
+    space = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
+    recipes = [
+        recipe_changes(space.candidate(arm_choices(text, space)).trained[1], file.study.proxy)
+        for claim in file.study.claims
+        for text in claim.contrast
+    ]
+    if any(recipe != recipes[0] for recipe in recipes):
+        rule = (
+            "all arms of the claims must have one recipe for the proxy to be calibrated, which would be changed for all"
+        )
+        remedy = (
+            f"Make a study without {' and '.join(f'`{name}`' for name in axes)}, each network with its own `proxy`."
+        )
+        raise StudyError(rule, value=", ".join(axes), place=file.place(("claims",)), remedy=remedy)
+    data, proxy = file.document.data, nested({name.removeprefix(PREFIX): v for name, v in recipes[0].items()})
+    changed: dict[str, Any] = {
+        "axes": {name: values for name, values in data["axes"].items() if name not in axes},
+        "when": {name: text for name, text in (data.get("when") or {}).items() if name not in axes},
+        "claims": [
+            claim | {"contrast": {without_choices(arm, axes): weight for arm, weight in claim["contrast"].items()}}
+            for claim in data["claims"]
+        ],
+        "proxy": merged(data.get("proxy") or {}, proxy),
+    }
+    return check_document(replace(file.document, data=data | changed))
 
 
 def _candidates(

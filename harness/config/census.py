@@ -49,6 +49,8 @@ class SpaceCensus:
     """Number of infeasible networks by each rule and budget that they break."""
     least: dict[str, int] = field(default_factory=dict)
     """The lowest cost of any network, by budget."""
+    noun: str = "networks"
+    """What is counted: `configurations` where networks are the same with several recipes."""
     nearest: Candidate | None = None
     """The network that breaks rules and budgets least; None if a feasible one exists."""
 
@@ -73,7 +75,7 @@ class SpaceCensus:
         """A summary as `2 of 10,125 networks are within rules and budgets`."""
         if self.is_complete:
             are = "is" if len(self.feasible) == 1 else "are"
-            return f"{len(self.feasible):,} of {self.priced:,} networks {are} within rules and budgets"
+            return f"{len(self.feasible):,} of {self.priced:,} {self.noun} {are} within rules and budgets"
         low, high = self.interval()
         share = (
             f"about {100 * self.feasible_draws / self.draws:.2g} % of {self.size:,} combinations are within "
@@ -134,6 +136,7 @@ def _census(
         hits,
         Counter(key for candidate in tried for key in candidate.violations),
         {name: min(getattr(cost, name) for cost in costs) for name in space.budgets if costs},
+        "configurations" if space.has_recipe_axes else "networks",
         None if feasible else min(tried, key=_excess, default=None),
     )
 

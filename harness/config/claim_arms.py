@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from harness.config.axes import Axis, Choice, Value
@@ -15,6 +15,8 @@ from harness.config.study import Claim, Study
 from harness.config.yaml_file import KeyPath, dotted, quoted
 from harness.errors import StudyError, did_you_mean
 
+BETWEEN_CHOICES = r",(?![^\[]*\])"
+"""The commas between the choices of an arm; those inside brackets are between the values of a list."""
 MAX_NAMED = 12
 """Maximum number of an axis' values that an error lists."""
 
@@ -75,7 +77,8 @@ def _check_contrast(claim: Claim, at: KeyPath, space: Space, problems: FileError
             )
             problems.add(place, rule)
         elif (twin := networks.setdefault(candidate.fingerprint, arm)) != arm:
-            problems.add(place, f"`{dotted(at)}` must name each network once, but `{arm}` is `{twin}` again")
+            what = "network and recipe" if candidate.has_own_recipe else "network"
+            problems.add(place, f"`{dotted(at)}` must name each {what} once, but `{arm}` is `{twin}` again")
 
 
 def _try(read: Callable[[str], object], text: str, at: KeyPath, problems: FileErrors) -> None:
@@ -90,7 +93,7 @@ def _try(read: Callable[[str], object], text: str, at: KeyPath, problems: FileEr
 def _parse_choices(text: str) -> dict[str, Any]:
     """Parse `K=[3,3,5,5], shortcut=false` into values by name; values are JSON, else text."""
     choices: dict[str, Any] = {}
-    for part in re.split(r",(?![^\[]*\])", text):
+    for part in re.split(BETWEEN_CHOICES, text):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name or not value or name in choices:
             rule = "an arm must be choices on axes with commas between them, each axis once"
@@ -100,6 +103,12 @@ def _parse_choices(text: str) -> dict[str, Any]:
         except ValueError:
             choices[name] = value
     return choices
+
+
+def without_choices(text: str, names: Collection[str]) -> str:
+    """The text of an arm without its choices on these axes."""
+    parts = [part.strip() for part in re.split(BETWEEN_CHOICES, text)]
+    return ", ".join(part for part in parts if part.partition("=")[0].strip() not in names)
 
 
 def _member(name: str, axis: Axis, value: Any) -> Value:

@@ -3,9 +3,9 @@
 Each is parsed once, checked against a small grammar, and evaluated by simpleeval, never by Python.
 
 In an `Expression` the names are the fields of a network (those with one value per stage are lists, `K[0]` is the first
-stage), and `true`, `false`, `null`. There are numbers, text, lists, indices and slices; `+ - * / // % **` on numbers;
-comparisons, `in`; `and`, `or`, `not`, `a if c else b`; the functions of `CONDITION_FUNCTIONS`; and loops as in
-`all(k > 5 for k in K)`.
+stage), the keys of the recipe (`recipe.optimizer.lr`), and `true`, `false`, `null`. There are numbers, text, lists,
+indices and slices; `+ - * / // % **` on numbers; comparisons, `in`; `and`, `or`, `not`, `a if c else b`; the functions
+of `CONDITION_FUNCTIONS`; and loops as in `all(k > 5 for k in K)`.
 
 In a `Formula` the names are the metrics of a run. There are numbers, `+ - * / **`, and the functions of
 `FORMULA_FUNCTIONS`.
@@ -15,6 +15,7 @@ import ast
 import json
 import math
 import operator
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from typing import Any
 
 from simpleeval import EvalWithCompoundTypes, InvalidExpression, SimpleEval
 
+from harness.config.recipe_axes import PREFIX, RECIPE_NAMES
 from harness.errors import StudyError, did_you_mean
 from harness.models.spec.network import FIELDS
 
@@ -36,6 +38,7 @@ CONDITION_NODES = (
     *(ast.In, ast.NotIn, ast.Is, ast.IsNot, ast.IfExp, ast.Call, ast.Name, ast.Load, ast.Store, ast.Constant),
     *(ast.Subscript, ast.Slice, ast.List, ast.Tuple, ast.GeneratorExp, ast.ListComp, ast.comprehension),
 )
+NAMES = frozenset((*FIELDS, *RECIPE_NAMES))
 LITERALS = {"true": True, "false": False, "null": None}
 
 
@@ -55,7 +58,7 @@ class Expression:
         object.__setattr__(self, "_tree", self._parsed())
 
     def references(self) -> frozenset[tuple[str, int | None]]:
-        """The fields that the expression uses, each with its stage if written as `K[0]`, or None for all stages."""
+        """The fields and keys of the recipe that the expression uses, with the stage if written as `K[0]`, or None."""
         fields: set[tuple[str, int | None]] = set()
         indexed: set[int] = set()
         for node in ast.walk(self._tree):  # parents come before their children
@@ -64,12 +67,12 @@ class Expression:
                 if stage is not None:
                     fields.add((node.value.id, stage))
                     indexed.add(id(node.value))
-            elif isinstance(node, ast.Name) and node.id in FIELDS and id(node) not in indexed:
+            elif isinstance(node, ast.Name) and node.id in NAMES and id(node) not in indexed:
                 fields.add((node.id, None))
-        return frozenset((name, stage) for name, stage in fields if name in FIELDS)
+        return frozenset((name, stage) for name, stage in fields if name in NAMES)
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether the condition is true for a network with these fields."""
+        """Whether the condition is true for a network with these fields, and a recipe with these values."""
         evaluator = EvalWithCompoundTypes(
             operators=CONDITION_OPERATORS, functions=dict(CONDITION_FUNCTIONS), names=LITERALS | dict(values)
         )
@@ -95,6 +98,7 @@ class Expression:
             raise self._error("must be an expression", hint) from error
         if _depth(tree) > MAX_DEPTH:
             raise self._error(f"must be nested at most {MAX_DEPTH} deep")
+        tree = _with_dotted_names(tree)
         for node in ast.walk(tree):
             self._check(node)
         self._check_names(tree)
@@ -116,7 +120,7 @@ class Expression:
         if (
             isinstance(node, ast.Name)
             and isinstance(node.ctx, ast.Store)
-            and node.id in (*FIELDS, *CONDITION_FUNCTIONS)
+            and (node.id in NAMES or node.id in CONDITION_FUNCTIONS or node.id.startswith(PREFIX))
         ):
             raise self._error(f"must not use `{node.id}` as the variable of a loop", "Choose another name, as `k`.")
 
@@ -125,10 +129,14 @@ class Expression:
         functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
         for node in names:
-            if id(node) not in functions and node.id not in bound and node.id not in (*FIELDS, *LITERALS):
-                raise self._error(
-                    f"names `{node.id[:40]}`, which is no field of a network", did_you_mean(node.id, FIELDS, "Fields")
-                )
+            if id(node) in functions or node.id in bound or node.id in NAMES or node.id in LITERALS:
+                continue
+            if node.id.startswith(PREFIX):
+                remedy = did_you_mean(node.id, RECIPE_NAMES, "Keys")
+                raise self._error(f"names `{node.id[:60]}`, which is no key of the proxy", remedy)
+            raise self._error(
+                f"names `{node.id[:40]}`, which is no field of a network", did_you_mean(node.id, FIELDS, "Fields")
+            )
 
     def _with(self, values: Mapping[str, Any]) -> str:
         """The values of the fields that the expression uses, as `With K=[3, 3, 3, 3]: `."""
@@ -139,6 +147,21 @@ class Expression:
     def _error(self, rule: str, remedy: str | None = None) -> StudyError:
         text = self.text if len(self.text) <= 80 else self.text[:77] + "..."
         return StudyError(f"`{self.key}` {rule}", value=text, place=self.place, remedy=remedy)
+
+
+class _DottedNames(ast.NodeTransformer):
+    """Makes one name of `recipe.optimizer.lr`; other attributes are left, and refused."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        text = ast.unparse(node)
+        return ast.Name(text, node.ctx) if re.fullmatch(r"recipe(\.\w+)+", text) else node
+
+
+def _with_dotted_names(tree: ast.expr) -> ast.expr:
+    """The tree in which each key of the recipe is one name."""
+    result = _DottedNames().visit(tree)
+    assert isinstance(result, ast.expr)
+    return result
 
 
 def _depth(tree: ast.AST) -> int:

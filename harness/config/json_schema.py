@@ -6,6 +6,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from harness.config.axes import BASE, DATA_FIELDS
+from harness.config.recipe_axes import KEY_MODELS, PREFIX, RECIPE_AXES
 from harness.config.recipes.loading import recipe_names
 from harness.config.study import Study
 from harness.models.spec.family import FAMILIES
@@ -24,6 +25,7 @@ def json_schema() -> dict[str, Any]:
     axes = {name: _axis(name, form, ranged) for name, form in fields.items() if name not in DATA_FIELDS}
     stages = max(family.stages for family in FAMILIES.values())
     axes |= {f"{name}[{i}]": _axis(name, _scalar(name), ranged) for name in PER_STAGE for i in range(stages)}
+    axes |= {name: _recipe_axis(name, ranged) for name in RECIPE_AXES}
     keys = schema["properties"]
     base = {"anyOf": [{"enum": list(PRESETS)}, {"type": "string", "pattern": r"\.ya?ml$"}, network]}
     keys["bases"] |= {"additionalProperties": base}
@@ -43,6 +45,20 @@ def json_schema() -> dict[str, Any]:
     keys["when"] |= {"properties": conditions, "additionalProperties": False}
     del schema["$defs"]["OrdinalRange"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def _recipe_axis(name: str, ranged: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an axis that sets a key of the proxy."""
+    key = name.removeprefix(PREFIX)
+    value = KEY_MODELS[key].model_json_schema()["properties"][key.rpartition(".")[2]]
+    one = {part: content for part, content in value.items() if part not in ("title", "default", "description")}
+    listed = {"type": "array", "items": one, "minItems": 1}
+    kinds = {kind.get("type") for kind in (one, *one.get("anyOf", ()))}
+    is_number = bool({"integer", "number"} & kinds)
+    return {
+        "anyOf": [listed, ranged] if is_number else [listed],
+        "description": value.get("description", f"`proxy.{key}`."),
+    }
 
 
 def field_docs() -> dict[str, str]:

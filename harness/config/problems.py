@@ -99,6 +99,18 @@ class FileErrors:
             )
 
 
+def invalid_value(error: ValidationError, prefix: str) -> StudyError:
+    """The first of pydantic's errors as one about a key with this prefix, as `recipe.`."""
+    details = error.errors(include_url=False)[0]
+    kind, name, value = details["type"], ".".join(map(str, details["loc"])), details["input"]
+    rule = RULES.get(kind, f"is not right: {details['msg']}").format(**details.get("ctx", {}))
+    if kind == "value_error":  # a rule across keys, whose message begins with the key
+        message = str(details["ctx"]["error"])
+        named = re.match(r"`([\w.]+)` ", message)
+        name, rule, value = (named[1], message[named.end() :], None) if named else (name, message, None)
+    return StudyError(f"`{prefix}{name}` {rule}", value=value, remedy=_remedy(details))
+
+
 def _written_path(details: ErrorDetails, data: Any) -> KeyPath:
     """The path in the file, without the parts that pydantic adds (branches of a union)."""
     at: KeyPath = ()
@@ -117,7 +129,7 @@ def _model_at(model: type[BaseModel], at: KeyPath) -> type[BaseModel]:
     for part in at:
         field = model.model_fields.get(str(part))
         if field is not None:
-            model = next(_models(field.annotation), model)
+            model = next(models_in(field.annotation), model)
     return model
 
 
@@ -127,11 +139,12 @@ def _about(model: type[BaseModel], at: KeyPath) -> str | None:
     return field.description if field else None
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation such as `Transfer | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
-        yield from _models(inner)
+        yield from models_in(inner)
 
 
 def _remedy(details: ErrorDetails) -> str | None:

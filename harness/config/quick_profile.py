@@ -127,6 +127,17 @@ def _set_at(data: dict[str, Any], at: KeyPath, value: Any) -> bool:
     return True
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as nested mappings: `{optimizer.lr: 0.3}` as `{optimizer: {lr: 0.3}}`."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = value
+        for part in reversed(key.split(".")):
+            inner = {part: inner}
+        result = merged(result, inner)
+    return result
+
+
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The values with changes: mappings are merged, other values replaced."""
     result = dict(values)

@@ -3,9 +3,12 @@
 An axis is a field of the spec (`K`) or one stage of a field that has one value per stage (`K[3]`). An axis with a
 condition is chosen after the axes that its condition uses, and only if the condition holds; otherwise the base's value
 applies. The axis `base` chooses a whole network before all others; an axis of one stage is active only if the base has
-that stage. One value of the base is dropped where it does not fit: if a stage cannot have its small kernel (`reparam`),
-because K is smaller or the kernel dilated or of a kind without one, that stage has none, as in the paper's RepLKNet-3.
-A small kernel that an axis chose is never dropped: the network is then invalid, and the candidate has the reason.
+that stage. An axis `recipe.optimizer.lr` sets a key of the proxy, so that configurations have recipes of their own
+(`recipe_axes`).
+
+One value of the base is dropped where it does not fit: if a stage cannot have its small kernel (`reparam`), because K
+is smaller or the kernel dilated or of a kind without one, that stage has none, as in the paper's RepLKNet-3. A small
+kernel that an axis chose is never dropped: the network is then invalid, and the candidate has the reason.
 """
 
 import math
@@ -15,6 +18,8 @@ from typing import Any, Self
 
 from harness.config.axes import BASE, Axis, Choice, GridEnumerator, Sampler, Value, split_name
 from harness.config.expressions import Expression
+from harness.config.recipe_axes import checked_recipe, chosen_recipe, flat_recipe, is_recipe_axis, names_behind
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.cost import Cost, network_cost
 from harness.models.spec.family import FAMILIES
@@ -23,23 +28,27 @@ from harness.models.spec.network import FIELDS, PER_STAGE, NetworkSpec
 from harness.system.fingerprint import fingerprint
 
 BUDGETS = ("params", "macs")
-"""Budgets that follow from the spec: parameters and nominal MACs of the merged form at the proxy's resolution."""
+"""Budgets that follow from the spec: parameters and nominal MACs of the merged form at the recipe's resolution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration: a network within rules and budgets, or the reason why it is infeasible."""
+    """A configuration: a network within rules and budgets with its recipe, or the reason why it is infeasible."""
 
     params: dict[str, Value]
     """The choices on the active axes."""
     spec: NetworkSpec | None
-    """None if the choices form no valid network."""
+    """None if the choices form no valid network and recipe."""
     cost: Cost | None
-    """Cost of the merged network at the proxy's resolution."""
+    """Cost of the merged network at the recipe's resolution."""
     violations: dict[str, float] = field(default_factory=dict)
-    """Size of each violation, all above 0: `spec` and rules count 1, budgets their relative excess."""
+    """Size of each violation, all above 0: `spec`, `recipe` and rules count 1, budgets their relative excess."""
     reason: str | None = None
     """The violations as text; None if there are none."""
+    recipe: ProxyRecipe | None = None
+    """The study's proxy with the choices on its axes; None as `spec`."""
+    has_own_recipe: bool = False
+    """Whether the recipe is a part of the configuration, since the space has axes that set keys of the proxy."""
 
     @property
     def is_feasible(self) -> bool:
@@ -47,9 +56,23 @@ class Candidate:
         return not self.violations
 
     @property
+    def trained(self) -> tuple[NetworkSpec, ProxyRecipe]:
+        """The network and the recipe of a feasible candidate."""
+        assert self.spec is not None and self.recipe is not None, "a feasible candidate is a network with a recipe"
+        return self.spec, self.recipe
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The fingerprints of network and recipe of a feasible candidate, as `Run.configuration` has them."""
+        spec, recipe = self.trained
+        return spec.fingerprint(), recipe.fingerprint()
+
+    @property
     def fingerprint(self) -> str:
-        """Fingerprint of the network, or of the choices if they form no valid network."""
-        return fingerprint(list(self.params.items())) if self.spec is None else self.spec.fingerprint()
+        """Fingerprint of the network, with its recipe if the recipe varies; of the choices if they form no network."""
+        if self.spec is None:
+            return fingerprint(list(self.params.items()))
+        return fingerprint(self.identity) if self.has_own_recipe else self.spec.fingerprint()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +89,16 @@ class Space:
     rules: tuple[Expression, ...] = ()
     budgets: dict[str, float] = field(default_factory=dict)
     """Upper limits by name in `BUDGETS`."""
-    resolution: int = 64
-    """Side of the images for which MACs are counted."""
+    recipe: ProxyRecipe = field(default_factory=ProxyRecipe)
+    """The study's proxy, whose values apply wherever no axis decides."""
     data: str | None = None
     """Digest of the data set that the networks are trained on; None for a generated one."""
+    train_images: int | None = None
+    """Number of training images of the data set; None if it is not known."""
+    _recipes: dict[tuple[object, ...], ProxyRecipe] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Recipes by the choices on their axes, which many configurations share."""
+    _is_recipe_named: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether a condition or a rule names a key of the recipe."""
 
     def __post_init__(self) -> None:
         decided = {name: split_name(name, self._most_stages) for name in self.axes}
@@ -87,6 +116,8 @@ class Space:
                 raise StudyError(f"`{condition.key}` must name an axis", place=condition.place, remedy=remedy)
         order = _order(decided, self.when, {FAMILIES[base.family].stages for base in (self.base, *self.bases.values())})
         object.__setattr__(self, "axes", {name: self.axes[name] for name in order})
+        named = {of for each in (*self.when.values(), *self.rules) for of, _ in each.references()}
+        object.__setattr__(self, "_is_recipe_named", any(map(is_recipe_axis, named)))
 
     def __hash__(self) -> int:
         return hash(self.fingerprint())
@@ -105,7 +136,8 @@ class Space:
         when = {name: condition.text for name, condition in self.when.items()}
         rules = [rule.text for rule in self.rules]
         bases = [base.fingerprint() for base in self.bases.values()]
-        return fingerprint([self.base.fingerprint(), *bases, axes, when, rules, self.budgets, self.resolution])
+        recipe = [self.recipe.fingerprint(), self.train_images]
+        return fingerprint([self.base.fingerprint(), *bases, axes, when, rules, self.budgets, recipe])
 
     def sample(self, choose: Sampler) -> Candidate:
         """Choose on every active axis and return the candidate."""
@@ -118,36 +150,57 @@ class Space:
             condition, stage = self.when.get(name), split_name(name, self._most_stages)[1]
             if stage is not None and stage >= FAMILIES[self._base(params).family].stages:
                 continue
-            if condition is None or condition.holds(self._fields(params)):
+            if condition is None or condition.holds(self._fields(params) | self._recipe_values(params)):
                 params[name] = axis.member(choose(name, axis))
         return params
 
     def candidate(self, params: dict[str, Value]) -> Candidate:
         """The candidate with these choices; all other values are the base's."""
         try:
+            recipe = self.recipe_of(params)
             spec = self.network(params)
-            cost = network_cost(spec, self.resolution)
+            cost = network_cost(spec, recipe.resolution)
         except SpecError as error:
             return Candidate(params, None, None, {"spec": 1.0}, str(error))
-        fields = plain_fields(spec)
-        wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(fields)}
+        except StudyError as error:
+            return Candidate(params, None, None, {"recipe": 1.0}, str(error))
+        values = self.values_of(params, spec)
+        wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(values)}
         for name, limit in self.budgets.items():
             amount = getattr(cost, name)
             if amount > limit:
                 wrong[name] = (amount / limit - 1, f"{amount:,} {name} are over the budget of {limit:,.0f}")
         violations = {key: amount for key, (amount, _) in wrong.items()}
-        return Candidate(params, spec, cost, violations, "; ".join(reason for _, reason in wrong.values()) or None)
+        reason = "; ".join(text for _, text in wrong.values()) or None
+        return Candidate(params, spec, cost, violations, reason, recipe, self.has_recipe_axes)
 
     def network(self, params: Mapping[str, Value]) -> NetworkSpec:
         """The base with these choices. Raises `SpecError` if the result is no valid network."""
         return NetworkSpec.from_mapping(self._fields(params))
 
+    def values_of(self, params: Mapping[str, Value], spec: NetworkSpec | None = None) -> dict[str, Any]:
+        """What rules are evaluated on: the fields of the network with these choices, and the values of its recipe.
+
+        `spec` is that network, if it is known. Raises `SpecError` if there is none.
+        """
+        return plain_fields(spec or self.network(params)) | self._recipe_values(params)
+
+    def recipe_of(self, params: Mapping[str, Value]) -> ProxyRecipe:
+        """The study's proxy with these choices. Raises `StudyError` for a recipe with which nothing can be trained."""
+        choices = tuple(item for item in params.items() if is_recipe_axis(item[0]))
+        if not choices:
+            return self.recipe
+        if choices not in self._recipes:
+            values, _ = chosen_recipe(self.recipe, params)
+            self._recipes[choices] = checked_recipe(values, self.recipe, self.train_images)
+        return self._recipes[choices]
+
     def with_base(self, large: NetworkSpec) -> Self:
         """The axes on another base, without the conditions, rules and budgets, which are the proxy's.
 
-        The axis `base` is left out, too: it chooses among networks of the proxy's size.
+        The axis `base` is left out, too: it chooses among networks of the proxy's size. So are those of the recipe.
         """
-        axes = {name: axis for name, axis in self.axes.items() if name != BASE}
+        axes = {name: axis for name, axis in self.axes.items() if name != BASE and not is_recipe_axis(name)}
         return replace(self, base=large, bases={}, axes=axes, when={}, rules=(), budgets={})
 
     def grid(self) -> Iterator[Candidate]:
@@ -161,11 +214,20 @@ class Space:
                 yield candidate
 
     @property
+    def has_recipe_axes(self) -> bool:
+        """Whether an axis sets a key of the proxy, so that configurations have recipes of their own."""
+        return any(map(is_recipe_axis, self.axes))
+
+    @property
     def _most_stages(self) -> int:
         return max(FAMILIES[base.family].stages for base in (self.base, *self.bases.values()))
 
     def _base(self, params: Mapping[str, Value]) -> NetworkSpec:
         return self.bases[str(params[BASE])] if BASE in params else self.base
+
+    def _recipe_values(self, params: Mapping[str, Value]) -> dict[str, Any]:
+        """The values of the recipe by their names in expressions, unchecked; empty if no expression uses any."""
+        return flat_recipe(chosen_recipe(self.recipe, params)[0]) if self._is_recipe_named else {}
 
     def _fields(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """All fields of the network; per-stage ones as lists. Raises `SpecError` for a stage that the base lacks."""
@@ -173,7 +235,7 @@ class Space:
         fields, stages = plain_fields(base), FAMILIES[base.family].stages
         for name, value in params.items():
             of, stage = split_name(name, self._most_stages)
-            if of == BASE:
+            if of == BASE or is_recipe_axis(of):
                 continue
             if stage is not None and stage >= stages:
                 raise SpecError(f"`{name}` must be a stage of the base, which has {stages}", field=name)
@@ -219,6 +281,7 @@ def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]],
     small = [stage for of, stage in used if of == "reparam"]  # the base's small kernel depends on these fields
     used |= {(of, stage) for stage in small for of in ("K", "dilation")}
     used |= {(of, None) for _ in small for of in ("kernel", "stripe")}
+    used |= {(name, None) for of, _ in list(used) for name in names_behind(of)}
     return {
         name
         for name, (of, stage) in decided.items()

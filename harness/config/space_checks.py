@@ -10,10 +10,12 @@ from harness.config.axes import Axis, Choice, GridEnumerator, Range, Sampler, Va
 from harness.config.census import take_census
 from harness.config.expressions import Expression
 from harness.config.problems import FileErrors
-from harness.config.space import BUDGETS, Candidate, Space, plain_fields
+from harness.config.recipe_axes import adapted_text, chosen_recipe, is_recipe_axis, recipe_name
+from harness.config.space import BUDGETS, Candidate, Space
 from harness.config.study import OrdinalRange, Study
 from harness.config.yaml_file import Document, KeyPath, dotted, quoted
-from harness.errors import SpecError, StudyError
+from harness.errors import SpecError, StudyError, UserError
+from harness.models.cost import network_cost
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 
@@ -28,6 +30,8 @@ MAX_PRICED_ALONE = 64
 
 MAX_REJECTIONS = 10
 """Maximum number of invalid values of one axis that are reported."""
+MAX_NOTES = 5
+"""Maximum number of notes on values of the proxy that are adapted to choices."""
 
 
 def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: FileErrors) -> Space | None:
@@ -44,12 +48,12 @@ def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], p
             when={name: condition for name, condition in when.items() if condition and axes.get(name, condition)},
             rules=tuple(rule for rule in rules if rule),
             budgets={name: limit for name in BUDGETS if (limit := getattr(study.budgets, name)) is not None},
-            resolution=study.proxy.resolution,
+            recipe=study.proxy,
         )
     except StudyError as error:
         problems.add_error(("axes",), error)
         return None
-    _try_values(space, study, problems)
+    try_values(space, study, problems)
     if all(axes.values()) and all(when.values()):
         _try_expressions(space, problems)
     if study.search.sampler == "grid" and space.size > MAX_GRID:
@@ -162,10 +166,12 @@ def _expression(text: str, at: KeyPath, problems: FileErrors) -> Expression | No
         return None
 
 
-def _try_values(space: Space, study: Study, problems: FileErrors) -> None:
-    """Report the values that fit no network of the space; of a range, only the first."""
+def try_values(space: Space, study: Study, problems: FileErrors, *, only_recipe: bool = False) -> None:
+    """Report the values that fit no network or recipe of the space; of a range, only the first."""
     for name, axis in space.axes.items():
         raw = study.axes[name]
+        if only_recipe and not is_recipe_axis(name):
+            continue
         at: KeyPath = ("axes", name)
         if isinstance(raw, list):
             values = ((i, _value(entry)) for i, entry in enumerate(raw))
@@ -174,18 +180,37 @@ def _try_values(space: Space, study: Study, problems: FileErrors) -> None:
             written = [(at, axis.at(i)) for i in range(min(len(axis), MAX_GRID))]
         refused = ((place, value, error) for place, value in written if (error := _rejection(space, name, value)))
         for place, value, error in itertools.islice(refused, MAX_REJECTIONS if isinstance(raw, list) else 1):
-            stage = re.search(r"\[(\d+)\]", error.field)
+            stage = re.search(r"\[(\d+)\]", error.field) if isinstance(error, SpecError) else None
             exact = (*place, int(stage[1])) if stage and isinstance(value, tuple) else place
             problems.add(exact, error.rule, value=quoted(error.value), remedy=error.remedy)
 
 
-def _rejection(space: Space, name: str, value: Value) -> SpecError | None:
-    """The reason why a value fits no network of the space that was tried; None if it fits one."""
-    refusal = None
-    for params in _other_choices(space, name):
+def adapted_notes(space: Space) -> Iterator[str]:
+    """A note on each value of the proxy that is adapted to a choice on an axis of the recipe."""
+    notes = [
+        adapted_text(name, axis.at(i), fitted)
+        for name, axis in space.axes.items()
+        if is_recipe_axis(name)
+        for i in range(min(len(axis), MAX_PRICED_ALONE))
+        for fitted in chosen_recipe(space.recipe, {name: axis.at(i)})[1]
+        if recipe_name(fitted.key) not in space.axes
+    ]
+    yield from notes[:MAX_NOTES]
+    if len(notes) > MAX_NOTES:
+        yield f"and {len(notes) - MAX_NOTES} more values of the proxy are adapted to the choices on its axes"
+
+
+def _rejection(space: Space, name: str, value: Value) -> UserError | None:
+    """The reason why a value fits no network or recipe of the space that was tried; None if it fits one."""
+    refusal: UserError | None = None
+    for others in _other_choices(space, name):
+        params = others | {name: value}
         try:
-            space.network(params | {name: value})
-        except SpecError as error:
+            if is_recipe_axis(name):
+                network_cost(space.network(params), space.recipe_of(params).resolution)
+            else:
+                space.network(params)
+        except UserError as error:
             refusal = refusal or error
         else:
             return None
@@ -218,7 +243,8 @@ def _try_expressions(space: Space, problems: FileErrors) -> None:
 def _failures(space: Space, choose: Sampler) -> Iterator[StudyError]:
     """The errors of conditions and rules for one combination."""
     try:
-        fields = plain_fields(space.network(space.sample_params(choose)))
+        params = space.sample_params(choose)
+        values = space.values_of(params)
     except SpecError:
         return
     except StudyError as error:
@@ -226,7 +252,7 @@ def _failures(space: Space, choose: Sampler) -> Iterator[StudyError]:
         return
     for rule in space.rules:
         try:
-            rule.holds(fields)
+            rule.holds(values)
         except StudyError as error:
             yield error
 

@@ -135,19 +135,20 @@ class Study(StrictModel):
     base: Named | None = None
     """A preset, the path of a spec file, or the fields of a network; every axis overrides one of them."""
     axes: Annotated[dict[str, AxisEntry], Field(min_length=1)]
-    """Values by axis: a field of the network (`K`), one stage of a field (`K[3]`), or whole networks (`base`)."""
+    """Values by axis: a field of the network (`K`), one stage of a field (`K[3]`), whole networks (`base`), or a key of
+    the proxy (`recipe.optimizer.lr`)."""
     bases: dict[str, Named] = Field(default={})
     """Networks by name, for the axis `base`; presets and spec files need no entry here."""
     when: dict[str, str] = Field(default={})
     """Conditions by axis; where one is false, the axis is not chosen and the base's value applies."""
     rules: list[str] = Field(default=[])
-    """Conditions that every network must meet, as `C[3] <= 8 * C[0]`."""
+    """Conditions that every configuration must meet, as `C[3] <= 8 * C[0]`, `recipe.epochs >= 4 or max(K) < 13`."""
     budgets: Budgets = Budgets()
     objectives: dict[str, Literal["maximize", "minimize"]] = Field(default={"top1": "maximize"})
     """The metric to optimize: `top1`, `val_loss`, `params`, `macs`, or a measured one such as `latency_ms_p50`."""
     search: Search = Search()
     proxy: ProxyRecipe = ProxyRecipe()
-    """How each configuration is trained."""
+    """How each configuration is trained, where no axis decides."""
     resources: Resources = Resources()
     full_scale: FullScale | None = None
     claims: list[Claim] = Field(default=[])

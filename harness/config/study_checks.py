@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from harness.config.expressions import Formula
 from harness.config.measures import ON_CPU, ON_GPU, is_among, metrics_of, sources
 from harness.config.problems import FileErrors
+from harness.config.recipe_axes import CURVE_KEYS, UNTRAINED_KEYS, is_recipe_axis
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study import Study
 from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import StudyError, did_you_mean
@@ -27,6 +29,7 @@ def check_metrics(study: Study, problems: FileErrors) -> None:
             _check_metric(name, ("claims", i, "metric"), study, problems)
     _check_resources(study, problems)
     _check_recipe(study, problems)
+    _check_recipe_axes(study, problems)
 
 
 def check_classes(study: Study, classes: tuple[str, ...], document: Document) -> None:
@@ -128,6 +131,36 @@ def _check_recipe(study: Study, problems: FileErrors) -> None:
         rule = "`search.pruner` must be none where `proxy.epochs` is 1, after which nothing is left to prune"
         remedy = "Train for more epochs, or leave it out."
         problems.add(("search", "pruner"), rule, value=quoted(study.search.pruner), remedy=remedy)
+
+
+def _check_recipe_axes(study: Study, problems: FileErrors) -> None:
+    """Report axes of the recipe that would have no effect, or with which configurations could not be compared."""
+    recipe, axes = study.proxy, [name for name in study.axes if is_recipe_axis(name)]
+    pruned = next((name for name in axes if name in CURVE_KEYS), None)
+    if study.search.pruner != "none" and pruned is not None:
+        rule = f"`search.pruner` must be none where `{pruned}` is an axis: it compares learning curves at equal epochs"
+        remedy = f"Leave it out, or compare values of `{pruned}` in a study of their own."
+        problems.add(("search", "pruner"), rule, value=quoted(study.search.pruner), remedy=remedy)
+    for name in axes:
+        if reason := _no_effect(name, recipe):
+            problems.add(("axes", name), f"`{name}` must be left out {reason}", remedy="Leave the axis out.")
+    if "recipe.train_size" in axes and recipe.dataset != "shapes" and recipe.resample != "none":
+        rule = (
+            "`recipe.train_size` cannot be an axis where images of a folder are resampled: the validation images of a "
+            "seed follow from the number of training images"
+        )
+        problems.add(("axes", "recipe.train_size"), rule, remedy="Write `resample: none` in `proxy`.")
+
+
+def _no_effect(name: str, recipe: ProxyRecipe) -> str | None:
+    """Why an axis has no effect on runs of this recipe; None if it has one."""
+    if name.startswith("recipe.transfer."):
+        return "where `proxy.transfer` is null" if recipe.transfer is None else None
+    if name == "recipe.cue_correlation" and (recipe.dataset, recipe.rendering) != ("shapes", "textured"):
+        return "where images have no textures"
+    if recipe.epochs == 0 and name not in UNTRAINED_KEYS:
+        return "where `proxy.epochs` is 0 and nothing is trained"
+    return None
 
 
 def _check_batches(study: Study, train: int, of_what: str, problems: FileErrors) -> None:

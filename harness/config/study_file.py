@@ -8,15 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config.axes import BASE
+from harness.config.axes import BASE, Range
 from harness.config.calibrate import RecipeChange, listed_changes
 from harness.config.claim_arms import check_claims
 from harness.config.network_file import resolve, resolve_bases
 from harness.config.problems import FileErrors
 from harness.config.quick_profile import apply_quick_profile
+from harness.config.recipe_axes import is_recipe_axis
 from harness.config.recipes.loading import recipe_names
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Space, plain_fields
-from harness.config.space_checks import read_space, require_feasible
+from harness.config.space_checks import adapted_notes, read_space, require_feasible, try_values
 from harness.config.study import Study
 from harness.config.study_checks import check_metrics
 from harness.config.yaml_file import Document, KeyPath, quoted, read_document, write_yaml
@@ -35,7 +37,7 @@ class StudyFile:
     document: Document
     _space: Space = field(repr=False)
     notes: tuple[str, ...] = ()
-    """The values that were adapted to the changes of the quick profile."""
+    """The values that were adapted to the changes of the quick profile, and to choices on axes of the recipe."""
 
     @property
     def path(self) -> Path:
@@ -60,7 +62,8 @@ def load_study(path: str | Path, *, is_quick: bool = False) -> StudyFile:
     written = read_document(Path(path))
     if is_quick:
         profile, notes = apply_quick_profile(written)
-        return replace(check_document(profile), notes=notes)
+        file = check_document(profile)
+        return replace(file, notes=(*notes, *file.notes))
     file = check_document(written)
     if file.study.quick is not None:
         _check_quick(written)
@@ -108,31 +111,54 @@ def check_document(document: Document) -> StudyFile:
         check_metrics(study, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
-    return StudyFile(study, base, large, document, space)
+    return StudyFile(study, base, large, document, space, tuple(adapted_notes(space)))
 
 
-def build_space(file: StudyFile, *, classes: int, channels: int, data: str | None = None) -> Space:
+def build_space(
+    file: StudyFile, *, classes: int, channels: int, data: str | None = None, train_images: int | None = None
+) -> Space:
     """The search space for a data set with these numbers of classes and channels, and this digest of its content.
 
-    Raises `StudyError` if no configuration is within rules and budgets.
+    `train_images` is the number of its training images. Raises `StudyError` for an axis of the recipe that needs more
+    of them, and if no configuration is within rules and budgets.
     """
     base, *others = (
         spec.replace(classes=classes, in_channels=channels) for spec in (file.base, *file._space.bases.values())
     )
-    space = replace(file._space, base=base, bases=dict(zip(file._space.bases, others, strict=True)), data=data)
+    bases = dict(zip(file._space.bases, others, strict=True))
+    space = replace(file._space, base=base, bases=bases, data=data, train_images=train_images)
+    if space.has_recipe_axes:
+        problems = FileErrors(file.document)
+        try_values(space, file.study, problems, only_recipe=True)
+        problems.raise_if_any()
     require_feasible(space, file.document)
     return space
+
+
+def recipe_of_most_images(file: StudyFile) -> ProxyRecipe:
+    """The proxy with the largest number of training images of any configuration, to check the data set with."""
+    axis = file._space.axes.get("recipe.train_size")
+    if axis is None:
+        return file.study.proxy
+    sizes = [axis.high] if isinstance(axis, Range) else axis.values
+    largest = None if None in sizes else max(int(size) for size in sizes if isinstance(size, int | float))
+    return file.study.proxy.model_copy(update={"train_size": largest})
 
 
 def full_scale_network(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSpec | None:
     """The network of a study's `full_scale.base` with these choices; None if the study has no `full_scale`.
 
+    Choices on axes of the recipe are the proxy's, and do not enter the recipe at full scale.
     Raises `SpecError`, with the file's line, if the choices do not fit the base.
     """
     large = file.full_scale_base
     if large is None:
         return None
-    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in choices.items() if name != BASE}
+    kept = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in choices.items()
+        if name != BASE and not is_recipe_axis(name)
+    }
     if not kept:
         return large
     space = build_space(file, classes=file.base.classes, channels=file.base.in_channels)

@@ -14,6 +14,8 @@ from harness.analysis.statistics import Plan
 from harness.analysis.statistics.calibration import ErrorRate, VarianceParts, false_verdicts, variance_parts
 from harness.analysis.statistics.sequential import Sample
 from harness.analysis.study_reader import open_study_reader
+from harness.config.recipe_axes import is_recipe_axis
+from harness.config.space import Candidate
 from harness.errors import UserError
 from harness.report.console import indented
 from harness.storage.workspace import Workspace
@@ -66,10 +68,10 @@ def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
 
 def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
     """The share of drawn studies that reach a verdict. Raises `UserError` for unequal arms or too few seeds."""
-    result, specs = recorded.result, [arm.spec for arm in recorded.result.arms]
-    networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
-    if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
-        rule = "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone"
+    result, arms = recorded.result, [arm.trained for arm in recorded.result.arms]
+    equal = {(spec.replace(replica=0).fingerprint(), recipe.fingerprint()) for spec, recipe in arms}
+    if len(arms) != 2 or len(equal) != 1 or sum(result.claim.contrast.values()) != 0:
+        rule = "an A/A test must have two arms of one network and recipe, weighed alike, that differ in `replica` alone"
         remedy = "See search_spaces/aa.yaml. Or name several studies, one per data set, to split their effect."
         raise UserError(rule, value=", ".join(result.claim.contrast), place=recorded.study, remedy=remedy)
     if len(result.values) < LEAST_SEEDS:
@@ -96,9 +98,14 @@ def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResul
 
 
 def _comparison(result: ClaimResult) -> tuple[object, ...]:
-    """The metric, networks and weights that a claim compares, independent of its names."""
+    """The metric, networks, choices of the recipe and weights that a claim compares, independent of its names."""
     arms = zip(result.arms, result.claim.contrast.values(), strict=True)
-    return result.claim.metric, *((arm.fingerprint, weight) for arm, weight in arms)
+    return result.claim.metric, *((arm.trained[0].fingerprint(), _recipe_choices(arm), weight) for arm, weight in arms)
+
+
+def _recipe_choices(arm: Candidate) -> tuple[tuple[str, object], ...]:
+    """The choices on axes of the recipe; the rest of it may differ between studies on different data."""
+    return tuple(sorted(item for item in arm.params.items() if is_recipe_axis(item[0])))
 
 
 def outcome_view(outcome: AATestResult) -> RenderableType:

@@ -110,7 +110,7 @@ def measure_image_noise(
     table = _contrasts(
         result,
         {
-            (row.run.spec.fingerprint(), row.run.seed): _values(formula, row.run, values[row.id], settings.sets)
+            (row.run.configuration, row.run.seed): _values(formula, row.run, values[row.id], settings.sets)
             for row in rows
         },
     )
@@ -131,6 +131,10 @@ def _require_measurable(study: str, result: ClaimResult, settings: ValidationSet
     if unknown:
         rule = f"the claim must be about {' or '.join(CURVES)}, which can be evaluated again"
         raise UserError(rule, value=metric, place=study)
+    sides = sorted({row.run.recipe.resolution for row in result.runs})
+    if len(sides) > 1:
+        rule = "all arms must be of one resolution, so that they can be evaluated on the same images"
+        raise UserError(rule, value=f"{', '.join(map(str, sides))} px", place=study)
     if not LEAST_SETS <= settings.sets <= MOST_SETS:
         raise UserError(f"`--validation-sets` must be from {LEAST_SETS} to {MOST_SETS:,}", value=settings.sets)
     if len(result.values) < settings.plan.first:
@@ -147,10 +151,10 @@ def _values(formula: Formula, run: Run, values: Mapping[str, list[float]], sets:
     return [value for value in results if value is not None]
 
 
-def _contrasts(result: ClaimResult, values: Mapping[tuple[str, int], list[float]]) -> Table:
-    """The contrast of each seed on each validation set, shape (pairs, sets), from the values by network and seed."""
+def _contrasts(result: ClaimResult, values: Mapping[tuple[tuple[str, str], int], list[float]]) -> Table:
+    """The contrast of each seed on each validation set, shape (pairs, sets), by configuration and seed."""
     arms = list(zip(result.arms, result.claim.contrast.values(), strict=True))
-    effects = [[weight * np.array(values[arm.fingerprint, seed]) for arm, weight in arms] for seed in result.seeds]
+    effects = [[weight * np.array(values[arm.identity, seed]) for arm, weight in arms] for seed in result.seeds]
     return np.asarray(np.array(effects).sum(axis=1), np.float64)
 
 

@@ -101,7 +101,7 @@ class LiveState:
                     self.work[event.run_id] = replace(job, epoch=event.epoch, epochs=event.epochs)
                 return
             case events.TrialStarted():
-                self.add_configuration(event.spec.fingerprint(), event.trial)
+                self.add_configuration(event.configuration, event.trial)
                 return
             case events.RunEnded():
                 self.work.pop(event.run_id, None)
@@ -241,12 +241,12 @@ class LiveView(EventView):
             self._state.formatter.add_results(results)
             for configuration in results.rows:
                 for trial in configuration.trials:
-                    self._state.add_configuration(configuration.spec.fingerprint(), trial)
+                    self._state.add_configuration(configuration.fingerprint, trial)
                 recorded = {facts.row.run.seed: facts.values for facts in configuration.runs}
                 for seed, value in zip(configuration.seeds, configuration.values, strict=True):
-                    self._state.learn_value(configuration.spec.fingerprint(), seed, value, recorded.get(seed))
+                    self._state.learn_value(configuration.fingerprint, seed, value, recorded.get(seed))
                 if configuration.state not in ("complete", *OPEN):
-                    self._state.ruled_out.add(configuration.spec.fingerprint())
+                    self._state.ruled_out.add(configuration.fingerprint)
             self._state.find_limits()
 
     def show(self, event: StudyEvent, progress: Progress) -> None:

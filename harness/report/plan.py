@@ -76,7 +76,7 @@ def _closing(plan: StudyPlan) -> list[str]:
             f"{timed} {verb} of another environment: times would be measured again, `--reuse same` trains again"
         )
     if plan.repeats:
-        lines.append(f"{plural(plan.repeats, 'trial')} can only repeat a network, for a further seed of it")
+        lines.append(f"{plural(plan.repeats, 'trial')} can only repeat a configuration, for a further seed of it")
     screening, epochs = plan.screening
     if screening:
         lines.append(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.configuration_result import RunResult, trial_choices, trial_spec
+from harness.analysis.configuration_result import RunResult, trial_choices, trial_recipe, trial_spec
 from harness.analysis.formatting import (
     DASH,
     format_duration,
@@ -24,6 +24,7 @@ from harness.analysis.reuse import difference, study_environment
 from harness.analysis.run_status import trial_status
 from harness.analysis.summary import run_values
 from harness.config.network_file import dump_network_spec
+from harness.config.recipe_axes import recipe_changes
 from harness.config.study import Study
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> RenderableType:
     """The details of a trial for a terminal."""
-    metric, resolution = next(iter(study.objectives)), study.proxy.resolution
+    metric = next(iter(study.objectives))
     state, reason, _ = trial_status(trial)
     head = Text(f"trial {trial.number}", style="bold")
     head.append(
@@ -47,13 +48,15 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) ->
     )
     if "spec" not in trial.user_attrs:
         return Group(head, Text("  It was never trained."))
-    spec = trial_spec(trial)
+    spec, recipe = trial_spec(trial), trial_recipe(trial, study)
+    changes = recipe_changes(recipe, study.proxy)
     parts: list[RenderableType] = [
         head,
+        *([Text(f"  recipe: the proxy with {format_params(changes)}")] if changes else []),
         Text(),
         Text(dump_network_spec(spec).rstrip()),
         Text(),
-        network_view(spec, resolution),
+        network_view(spec, recipe.resolution),
     ]
     values = [value for facts in runs if (value := facts.value(metric)) is not None]
     if values:
@@ -66,7 +69,7 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) ->
 
 def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> dict[str, Any]:
     """The details of a trial for JSON."""
-    metric, resolution = next(iter(study.objectives)), study.proxy.resolution
+    metric = next(iter(study.objectives))
     state, reason, _ = trial_status(trial)
     values: dict[str, Any] = {
         "trial": trial.number,
@@ -75,7 +78,9 @@ def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) 
         "choices": trial_choices(trial, study.axes),
     }
     if "spec" in trial.user_attrs:
-        values["network"] = network_values(trial_spec(trial), resolution)
+        recipe = trial_recipe(trial, study)
+        values["recipe_changes"] = recipe_changes(recipe, study.proxy)
+        values["network"] = network_values(trial_spec(trial), recipe.resolution)
     values["runs"] = [run_values(facts, metric) for facts in runs]
     return values
 

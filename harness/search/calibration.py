@@ -20,7 +20,7 @@ from harness.analysis.calibration import (
     runs_of,
     strictest_plan,
 )
-from harness.analysis.plan import MACS_PER_S_PER_THREAD, OVERHEAD_S, images_per_run
+from harness.analysis.run_times import MACS_PER_S_PER_THREAD, OVERHEAD_S, images_per_run
 from harness.analysis.statistics import Plan
 from harness.analysis.study_reader import open_space
 from harness.config.calibration_candidates import CalibrationPlan, CandidateRecipe

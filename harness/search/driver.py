@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.objective import compares_times, curve_value
 from harness.analysis.reuse import ReuseRule, study_environment
+from harness.analysis.run_times import RunTimeEstimator
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.executors.base import Executor
@@ -114,12 +115,9 @@ class Driver:
         start = time.monotonic()
         self._context.store.mark_lost_runs(self._study.study)
         self._proposals.load_history()
-        self._estimate = TimeLeftEstimator(
-            self._context.store.wall_times(
-                self._study.proxy, data=self._context.space.data, environment=self._reuse.environment
-            ),
-            self._study.proxy.epochs,
-        )
+        times = RunTimeEstimator(self._study, self._context.store, self._context.space, self._reuse.environment)
+        self._work_of = times.work_of
+        self._estimate = TimeLeftEstimator(times.seconds_per_work)
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._history.runs_done)
         try:
             while True:
@@ -179,7 +177,9 @@ class Driver:
             self._context.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
         is_repeat = opened.first.seed != self._study.search.seed
-        yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
+        yield TrialStarted(
+            opened.number, opened.params, opened.spec, is_repeat=is_repeat, configuration=opened.configuration
+        )
         for epoch in self._context.store.epochs(opened.opening.id) if rows[0].attempts else ():
             yield from self._report_epoch(opened, opened.opening, epoch)
         screening = opened.screening
@@ -232,7 +232,8 @@ class Driver:
             if isinstance(record, Started):
                 self._stored.run_ids.add(run_id)
                 self._first_epoch[run_id] = record.first_epoch
-                self._estimate.started(run_id, record.first_epoch)
+                work = self._work_of(run.recipe)
+                self._estimate.started(run_id, record.first_epoch, epochs=run.recipe.epochs, work=work)
                 for note in record.notes:
                     self._context.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
@@ -302,13 +303,19 @@ class Driver:
         return Progress(
             runs_done=self._history.runs_done,
             runs_total=total,
-            eta_s=self._estimate.left_s(total - self._history.runs_done, self._dispatch.slots),
+            eta_s=self._estimate.left_s(self._work_left(), self._dispatch.slots),
         )
 
     def _runs_total(self) -> int:
         """Number of finished runs, runs of open trials, and runs of trials that may still be opened."""
         open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
         return self._history.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
+
+    def _work_left(self) -> float:
+        """The work of the runs of open trials, and of trials that may still be opened, in runs of the study's proxy."""
+        open_runs = [run for trial in self._open.values() for run in (*trial.todo, *trial.active.values())]
+        left = self._proposals.work_left(self._work_of, in_progress=len(self._open))
+        return sum(self._work_of(run.recipe) for run in open_runs) + left
 
     def _requeue(self) -> None:
         """Stop all runs at their next step, and put the open trials back into the queue."""

@@ -53,6 +53,8 @@ class TrialStarted:
     spec: NetworkSpec
     is_repeat: bool = False
     """Whether the study already had the configuration, so that this is a further seed of it."""
+    configuration: str = ""
+    """Fingerprint of the configuration."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class OutcomeRecorder:
     def finish_trial(self, owner: OpenTrial, outcome: TrialOutcome) -> TrialEnded:
         """Close a trial: store its facts as attributes, and tell the sampler its value."""
         del self.open_trials[owner.number]
-        trials = self.history.configurations.get(owner.spec.fingerprint())
+        trials = self.history.configurations.get(owner.configuration)
         if trials and owner.values and configuration_status(trials).state == DIVERGED:
             owner.mark_diverged()  # its configuration has diverged with another seed
         over = owner.finish(self.trials, outcome, self.stored.facts(owner), self.study.budgets.latency_ms)

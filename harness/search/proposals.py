@@ -9,14 +9,17 @@ A study's claims are evaluated while it runs (`ClaimMonitor`): they decide which
 import json
 from collections import deque
 from collections.abc import Callable
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
-from harness.config.axes import Value
+from harness.config.axes import Value, random_sampler
 from harness.config.census import take_census
+from harness.config.recipe_axes import recipe_changes
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
 from harness.search.events import ClaimsEvaluated
@@ -30,8 +33,14 @@ from harness.training.run import Run
 if TYPE_CHECKING:
     import optuna
 
+DRAWN = 100
+"""Number of random configurations whose mean work is that of an unknown one."""
 MAX_REJECTED_IN_A_ROW = 20
 """Number of rejected proposals in a row after which the feasible networks are listed."""
+
+
+def _one(_: ProxyRecipe) -> float:
+    return 1.0
 
 
 class ClaimMonitor:
@@ -106,6 +115,9 @@ class Proposals:
         """Whether all feasible networks are tried."""
         self._opened_here: set[str] = set()
         self._repeats = 0
+        self._drawn: list[Candidate] | None = None
+        self._works: dict[Callable[[ProxyRecipe], float], dict[int, float]] = {}
+        """The work of the recipes of the space, by function and by identity of the recipe, which the space keeps."""
 
     def load_history(self) -> None:
         """Read the history, requeue trials that a driver left open, and queue the configurations that follow."""
@@ -133,12 +145,37 @@ class Proposals:
 
     def runs_left(self, *, in_progress: int) -> int:
         """Number of runs of trials that may still be opened: exact for a grid without pruning, else an upper bound."""
+        return round(self.work_left(_one, in_progress=in_progress))
+
+    def work_left(self, work_of: Callable[[ProxyRecipe], float], *, in_progress: int) -> float:
+        """The sum of `work_of` over the recipes of these runs; a trial that is not queued counts as the mean one."""
         seeds, screens = self._study.search.seeds, self._screening_epochs > 0
         queued = sum(
-            self._history.seeds_due(cell.fingerprint, seeds) + (screens and self._history.is_new(cell.fingerprint))
+            self._work(cell, work_of)
+            * (self._history.seeds_due(cell.fingerprint, seeds) + (screens and self._history.is_new(cell.fingerprint)))
             for cell in self._queue
         )
-        return queued + (self._trials_left(in_progress) - len(self._queue)) * (seeds + screens)
+        further = self._trials_left(in_progress) - len(self._queue)
+        return queued + (further * (seeds + screens) * self._mean_work(work_of) if further else 0.0)
+
+    def _mean_work(self, work_of: Callable[[ProxyRecipe], float]) -> float:
+        """The mean of `work_of` over configurations that a sampler may propose."""
+        if not self._space.has_recipe_axes:
+            return work_of(self._study.proxy)
+        if self._drawn is None:
+            choose = random_sampler(0)
+            drawn = (self._space.sample(choose) for _ in range(DRAWN))
+            self._drawn = [candidate for candidate in drawn if candidate.is_feasible]
+        works = [self._work(candidate, work_of) for candidate in self._drawn]
+        return fmean(works) if works else work_of(self._study.proxy)
+
+    def _work(self, cell: Candidate, work_of: Callable[[ProxyRecipe], float]) -> float:
+        """`work_of` the recipe of a configuration of the space, which keeps all of its recipes."""
+        recipe = cell.trained[1]
+        works = self._works.setdefault(work_of, {})
+        if id(recipe) not in works:
+            works[id(recipe)] = work_of(recipe)
+        return works[id(recipe)]
 
     def open(self, *, in_progress: int) -> OpenTrial | None:
         """Open the next feasible configuration; None if there is none. Reports rejected proposals to the sampler."""
@@ -172,7 +209,8 @@ class Proposals:
             return f"{census.text()}, {tried}: {granted - self._history.trials} of {granted} trials are left"
         if self._repeats:
             repeats = f"{self._repeats} proposal{'s' if self._repeats > 1 else ''}"
-            return f"{repeats} repeated a known network, for a further seed of it"
+            what = "configuration" if self._space.has_recipe_axes else "network"
+            return f"{repeats} repeated a known {what}, for a further seed of it"
         return None
 
     def _replace(self, proposal: Candidate) -> None:
@@ -209,37 +247,38 @@ class Proposals:
 
     def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
         """The open trial with its runs; a trial from the queue keeps its seeds."""
-        assert candidate.spec is not None
+        spec, recipe = candidate.trained
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
         self._repeats += is_proposed and bool(self._history.used_seeds.get(candidate.fingerprint))
         facts: dict[str, Any] = self._facts(candidate) if is_proposed else trial.user_attrs
         self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])
-        runs = [Run(candidate.spec, self._study.proxy, seed, self._space.data) for seed in facts["seeds"]]
+        runs = [Run(spec, recipe, seed, self._space.data) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
-        opened = OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
+        opened = OpenTrial(trial, dict(candidate.params), spec, candidate.fingerprint, runs, steps=steps)
         if "screening" in facts:
-            opened.screening = Run(candidate.spec, self._study.proxy, facts["screening"], self._space.data)
+            opened.screening = Run(spec, recipe, facts["screening"], self._space.data)
             opened.screening_epochs = self._screening_epochs
             opened.is_screened = max(steps, default=0) >= opened.screening_epochs
         return opened
 
     def _facts(self, candidate: Candidate) -> dict[str, Any]:
         """User attributes of a new trial."""
-        assert candidate.spec is not None and candidate.cost is not None
-        fingerprint, search = candidate.spec.fingerprint(), self._study.search
+        assert candidate.cost is not None
+        (spec, recipe), fingerprint, search = candidate.trained, candidate.fingerprint, self._study.search
         screens = self._screening_epochs > 0 and self._history.is_new(fingerprint)
         is_further = self._history.lacks_seeds(fingerprint, search.seeds)
         seeds = self._history.next_seeds(fingerprint, search.seed, search.seeds)
         return {
             **({"screening": search.seed + SCREENING_SEEDS} if screens else {}),
             "fingerprint": fingerprint,
-            "spec": json.dumps(candidate.spec.canonical()),
+            "spec": json.dumps(spec.canonical()),
+            **({"recipe": json.dumps(recipe_changes(recipe, self._study.proxy))} if candidate.has_own_recipe else {}),
             "params": candidate.cost.params,
             "macs": candidate.cost.macs,
             "seeds": seeds,
-            "runs": [Run(candidate.spec, self._study.proxy, seed, self._space.data).id for seed in seeds],
+            "runs": [Run(spec, recipe, seed, self._space.data).id for seed in seeds],
             **({FURTHER_SEEDS: True} if is_further else {}),
         }
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.analysis.limits import RunValues
 from harness.analysis.objective import objective_value
@@ -111,38 +111,54 @@ class RunDispatcher:
 
 
 class TimeLeftEstimator:
-    """Estimates from the wall times of complete runs, or before there are any, from the pace of active runs."""
+    """Estimates from the wall times of complete runs, or before there are any, from the pace of active runs.
 
-    def __init__(self, walls_s: Iterable[float], epochs: int) -> None:
-        self._walls_s = list(walls_s)
-        self._epochs = epochs
-        self._pace: dict[str, tuple[int, float]] = {}
-        """Number of finished epochs, and seconds since the start of this attempt, of every active run."""
+    Runs of different recipes are compared by their work, relative to that of the study's proxy.
+    """
 
-    def started(self, run_id: str, first_epoch: int) -> None:
+    def __init__(self, seconds_per_work: Iterable[float]) -> None:
+        self._seconds_per_work = list(seconds_per_work)
+        self._pace: dict[str, _Pace] = {}
+        """The pace of every active run."""
+
+    def started(self, run_id: str, first_epoch: int, *, epochs: int, work: float = 1.0) -> None:
         """Add a run that was started."""
-        self._pace[run_id] = (first_epoch - 1, 0.0)
+        self._pace[run_id] = _Pace(epochs, work, first_epoch - 1, 0.0)
 
     def advanced(self, run_id: str, epoch: Epoch) -> None:
         """Add a finished epoch; epochs from the run's checkpoint took no time in this attempt."""
-        done, seconds = self._pace.get(run_id, (0, 0.0))
-        if epoch.epoch <= done:
-            return
-        self._pace[run_id] = (epoch.epoch, seconds + epoch.wall_s)
+        pace = self._pace.get(run_id)
+        if pace is not None and epoch.epoch > pace.done:
+            self._pace[run_id] = pace._replace(done=epoch.epoch, seconds=pace.seconds + epoch.wall_s)
 
     def ended(self, run_id: str, wall_s: float | None) -> None:
         """Remove a run that has ended; `wall_s` is the wall time of a complete run, else None."""
-        self._pace.pop(run_id, None)
+        pace = self._pace.pop(run_id, None)
         if wall_s is not None:
-            self._walls_s.append(wall_s)
+            self._seconds_per_work.append(wall_s / (1.0 if pace is None else pace.work))
 
-    def left_s(self, runs: int, workers: int) -> float | None:
-        """Seconds until `runs` runs, including active ones, are trained; None before any epoch has ended."""
-        per_run = self._walls_s or [s / n * self._epochs for n, s in self._pace.values() if n and s]
-        if not per_run:
+    def left_s(self, work: float, workers: int) -> float | None:
+        """Seconds until runs of this much work, including active ones, are trained; None before any epoch has ended."""
+        paces = self._pace.values()
+        per_work = self._seconds_per_work or [
+            pace.seconds / pace.done * pace.epochs / pace.work for pace in paces if pace.done and pace.seconds
+        ]
+        if not per_work:
             return None
-        under_way = sum(n for n, _ in self._pace.values()) / max(1, self._epochs)
-        return max(0.0, runs - under_way) * sum(per_run) / len(per_run) / workers
+        under_way = sum(pace.work * pace.done / max(1, pace.epochs) for pace in paces)
+        return max(0.0, work - under_way) * sum(per_work) / len(per_work) / workers
+
+
+class _Pace(NamedTuple):
+    """The pace of an active run."""
+
+    epochs: int
+    work: float
+    """Of the whole run, relative to a run of the study's proxy."""
+    done: int
+    """Number of finished epochs."""
+    seconds: float
+    """Since the start of this attempt."""
 
 
 @dataclass(slots=True)

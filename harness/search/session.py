@@ -16,7 +16,7 @@ from harness.analysis.reuse import ReuseMode, ReuseRule, study_environment
 from harness.analysis.study_reader import naming_lines, study_title
 from harness.config.space import Space
 from harness.config.study import Study
-from harness.config.study_file import StudyFile, resolved_yaml
+from harness.config.study_file import StudyFile, recipe_of_most_images, resolved_yaml
 from harness.config.study_growth import StudyChanges, compare_studies, identity, study_values
 from harness.data import DataInfo, check, identify
 from harness.errors import NotFound, StudyError
@@ -82,7 +82,7 @@ def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, .
     Raises `DataError`, which names the file's line, for data that its runs cannot be trained on.
     """
     with naming_lines(file):
-        return check(file.study.proxy, cache, digest)
+        return check(recipe_of_most_images(file), cache, digest)
 
 
 @contextmanager

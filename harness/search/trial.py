@@ -33,6 +33,8 @@ class OpenTrial:
     trial: "optuna.Trial"
     params: dict[str, Any]
     spec: NetworkSpec
+    configuration: str
+    """Fingerprint of the configuration: of the network, with its recipe if the recipe varies."""
     runs: list[Run]
     screening: Run | None = None
     """The run on which the pruner decides, with a separate seed; None without a pruner, and for further seeds."""

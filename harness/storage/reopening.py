@@ -28,7 +28,7 @@ from harness.training.run import Job, RunState
 
 RUNS = Base.metadata.tables["runs"]
 LINKS = Base.metadata.tables["trial_runs"]
-KEPT_ATTRIBUTES = ("fingerprint", "spec", "params", "macs", "seeds", "runs", "further_seeds")
+KEPT_ATTRIBUTES = ("fingerprint", "spec", "recipe", "params", "macs", "seeds", "runs", "further_seeds")
 """User attributes of a trial that are not part of its result."""
 SCREENING = "screening"
 """User attribute with the seed of the run on which a pruner decides; kept with the learning curve."""

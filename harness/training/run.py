@@ -33,6 +33,11 @@ class Run:
         return fingerprint(parts if self.data is None else [*parts, self.data])
 
     @property
+    def configuration(self) -> tuple[str, str]:
+        """The fingerprints of network and recipe, equal for the runs of one configuration."""
+        return self.spec.fingerprint(), self.recipe.fingerprint()
+
+    @property
     def training_seed(self) -> int:
         """Seed of the initial weights, the order of the images and augmentation; different for every replica.
 

@@ -12,6 +12,7 @@ from properties import examples
 
 from harness.config.axes import Axis, Choice, Range, Sampler, random_sampler
 from harness.config.expressions import Expression
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.errors import StudyError
 from harness.models.cost import network_cost
@@ -230,7 +231,9 @@ def test_rules_and_budgets_report_what_is_wrong_and_by_how_much() -> None:
 
 def test_a_budget_is_met_by_exactly_its_amount_at_its_resolution() -> None:
     cost = network_cost(NANO, 32)
-    (candidate,) = space({"K": Choice((NANO.K,))}, resolution=32, budgets={"macs": cost.macs}).grid()
+    (candidate,) = space(
+        {"K": Choice((NANO.K,))}, recipe=ProxyRecipe(resolution=32), budgets={"macs": cost.macs}
+    ).grid()
     assert candidate.is_feasible
     assert candidate.reason is None
 
@@ -271,7 +274,9 @@ def test_spaces_are_values() -> None:
         space(LADDER, {"reparam": "max(K) > 7"}, ["C[0] > 3"], budgets={"params": 1e6}),
         space(LADDER, {"reparam": "max(K) > 5"}, [], budgets={"params": 1e6}),
         space(LADDER, {"reparam": "max(K) > 5"}, ["C[0] > 3"], budgets={"params": 2e6}),
-        space(LADDER, {"reparam": "max(K) > 5"}, ["C[0] > 3"], budgets={"params": 1e6}, resolution=32),
+        space(
+            LADDER, {"reparam": "max(K) > 5"}, ["C[0] > 3"], budgets={"params": 1e6}, recipe=ProxyRecipe(resolution=32)
+        ),
         space(LADDER, {"reparam": "max(K) > 5"}, ["C[0] > 3"], budgets={"params": 1e6}, base=NANO.replace(B=1)),
         space({"K": Choice((3,)), "reparam": Choice((None, 5))}, {"reparam": "max(K) > 5"}, ["C[0] > 3"]),
     ]
@@ -305,7 +310,9 @@ def spaces(draw: st.DrawFn) -> Space:
     conditions = {"reparam": "max(K) > 3", "shortcut": "reparam[0] == null", "B[2]": "shortcut", "dw_ratio": "C[0] < 8"}
     when = {name: text for name, text in conditions.items() if name in axes and draw(st.booleans())}
     rules = draw(st.lists(st.sampled_from(["max(K) < 13", "dw_ratio <= 1", "K[0] <= K[3]"]), max_size=2, unique=True))
-    return space(axes, when, rules, budgets=draw(st.sampled_from([{}, {"params": 2e4}])), resolution=16)
+    return space(
+        axes, when, rules, budgets=draw(st.sampled_from([{}, {"params": 2e4}])), recipe=ProxyRecipe(resolution=16)
+    )
 
 
 def replayed(candidate: Candidate) -> Sampler:

@@ -2,6 +2,7 @@
 
 from harness.config.axes import Axis, Choice
 from harness.config.expressions import Expression
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Space
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -73,7 +74,7 @@ def test_bases_make_another_space() -> None:
 
 
 def test_a_network_whose_maps_vanish_is_no_candidate() -> None:
-    small = Space(base=BASES["convnext_nano"], axes={"stem_stride": Choice((2, 4))}, resolution=24)
+    small = Space(base=BASES["convnext_nano"], axes={"stem_stride": Choice((2, 4))}, recipe=ProxyRecipe(resolution=24))
     fits, vanishes = small.grid()
     assert fits.is_feasible
     assert vanishes.spec is None and "needs images of 32 pixels a side" in (vanishes.reason or "")

@@ -58,7 +58,7 @@ def test_a_full_file_is_read_completely(tmp_path: Path) -> None:
         "drop_path": Range(0.0, 0.2, 0.1),
     }
     assert space.budgets == {"params": 3e6, "macs": 4e8}
-    assert space.resolution == 32
+    assert space.recipe.resolution == 32
     assert (space.base.classes, space.base.in_channels) == (8, 1)
     assert [rule.place for rule in space.rules] == [f"{tmp_path}/study.yaml:11"] * 2
 

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_plan_without_known_images_gives_no_time(tmp_path: Path) -> None:
     study = Played(tmp_path)
     recipe = study.file.study.proxy.model_copy(update={"dataset": "imagefolder"})
     unknown = study.file.study.model_copy(update={"proxy": recipe})
-    plan = plan_study(unknown, open_space(study.file), None, workers=1)
+    plan = plan_study(unknown, replace(open_space(study.file), recipe=recipe), None, workers=1)
     assert plan.total_s is None and "not known" in text_of(plan_view(plan), width=200)
 
 

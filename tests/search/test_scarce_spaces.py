@@ -160,7 +160,7 @@ def test_a_million_trials_are_planned_at_once(tmp_path: Path) -> None:
     result = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
     assert time.monotonic() - start < 20 and result.returncode == 0
     assert "at most 10125 configurations, 1010125 runs" in re.sub(r"(?<=\d),(?=\d)", "", result.stdout)
-    assert "989,875 trials can only repeat a network" in result.stdout
+    assert "989,875 trials can only repeat a configuration" in result.stdout
 
 
 def test_a_dry_run_counts_the_trials_that_are_finished_and_those_that_can_only_repeat_a_network(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_dry_run_counts_the_trials_that_are_finished_and_those_that_can_only_r
     study = Played(tmp_path, **keys, search={"sampler": "random", "trials": 6, "seeds": 2})
     before = planned(study)
     assert "at most 2 configurations, 8 runs, of which the store has 0; 8 to train" in before
-    assert "4 trials can only repeat a network, for a further seed of it" in before
+    assert "4 trials can only repeat a configuration, for a further seed of it" in before
     study.answer()
     assert "6 trials are finished; at most 0 new configurations, 0 runs" in planned(study)
     study = Played(tmp_path, **keys, search={"sampler": "random", "trials": 8, "seeds": 7})

@@ -13,7 +13,7 @@ from tiny_studies import TINY, write_study
 from tiny_transfers import CLASSES, TRANSFER, segmenter
 from torch import Tensor, nn
 
-from harness.analysis.plan import images_per_run
+from harness.analysis.run_times import images_per_run
 from harness.analysis.study_reader import open_space
 from harness.config.recipes.proxy import Augmentation, ProxyRecipe
 from harness.config.study_file import load_study

@@ -12,8 +12,9 @@ from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of
 
 from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.configuration_result import read_run_results
-from harness.analysis.plan import images_per_run, measured_images, plan_study
+from harness.analysis.plan import plan_study
 from harness.analysis.results import study_results
+from harness.analysis.run_times import images_per_run, measured_images
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study
 from harness.data import load
@@ -137,11 +138,11 @@ def test_a_run_from_close_up_has_its_first_weights(study: Played) -> None:
 
 
 def test_the_time_left_follows_from_runs_that_have_no_epochs() -> None:
-    estimate = TimeLeftEstimator([], epochs=0)
-    estimate.started("a", 1)
+    estimate = TimeLeftEstimator([])
+    estimate.started("a", 1, epochs=0)
     assert estimate.left_s(3, workers=1) is None
     estimate.ended("a", 4.0)
-    estimate.started("b", 1)
+    estimate.started("b", 1, epochs=0)
     assert estimate.left_s(2, workers=1) == 8.0
 
 

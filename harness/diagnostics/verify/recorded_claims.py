@@ -14,6 +14,7 @@ from harness.analysis.reuse import other_environments, study_environment
 from harness.analysis.study_reader import StudyReader, open_study_reader
 from harness.analysis.summary import finished
 from harness.config.quick_profile import QUICK_SUFFIX
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import StudyFile, load_study, resolved_yaml
 from harness.config.study_growth import identity, study_values
 from harness.data import describe
@@ -45,6 +46,8 @@ class ConfigurationSummary(SummaryModel):
     """A network of a stored summary with its runs."""
 
     spec: dict[str, Any]
+    recipe: ProxyRecipe | None = None
+    """The recipe, if each configuration has its own."""
     runs: tuple[RunSummary, ...]
 
 
@@ -158,8 +161,9 @@ def _time(summary: StudySummary, file: StudyFile) -> str:
 
 def _changed_runs(summary: StudySummary, file: StudyFile) -> str:
     """A note if the recorded runs are not those that would be trained now; empty otherwise."""
+    proxy = file.study.proxy
     pairs = [
-        (run.id, Run(NetworkSpec.from_mapping(configuration.spec), file.study.proxy, run.seed).id)
+        (run.id, Run(NetworkSpec.from_mapping(configuration.spec), configuration.recipe or proxy, run.seed).id)
         for configuration in summary.configurations
         for run in configuration.runs
     ]
