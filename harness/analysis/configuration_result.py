@@ -13,6 +13,7 @@ from harness.analysis.reuse import without_other_times
 from harness.analysis.run_status import configuration_status, trial_status
 from harness.config.recipe_axes import with_changes
 from harness.config.recipes.proxy import ProxyRecipe
+from harness.config.space import axis_value
 from harness.config.study import Study
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
@@ -173,6 +174,8 @@ class ConfigurationResult:
     """The study's proxy with its choices on axes of the recipe."""
     fingerprint: str
     """Fingerprint of the network, with its recipe if the recipe varies."""
+    derived: dict[str, Any]
+    """Its values on the derived axes."""
     params_count: int
     """Parameters of the merged network."""
     macs: int
@@ -258,6 +261,7 @@ def configuration_result(
         runs=tuple(runs),
         recipe=recipe,
         fingerprint=group[0].user_attrs["fingerprint"],
+        derived={name: axis_value(name, spec, recipe) for name, raw in study.axes.items() if isinstance(raw, str)},
         params_count=cost.params,
         macs=cost.macs,
         latency=latency_result(run.measures for run in done),

@@ -8,9 +8,10 @@ from harness.analysis.claims import evaluate_claims
 from harness.analysis.formatting import plural
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_times import RunTimeEstimator
+from harness.config.axes import Value
 from harness.config.census import SpaceCensus, take_census
 from harness.config.claim_arms import arm_choices
-from harness.config.space import Candidate, Space
+from harness.config.space import Candidate, Space, axis_value
 from harness.config.study import Study, screening_epochs
 from harness.config.study_growth import StudyChanges, seeds_of
 from harness.storage import Store
@@ -31,6 +32,8 @@ class PlannedConfiguration:
     """Seeds with a run that is already in the store."""
     run_s: float | None
     """Estimated seconds of one run."""
+    derived: Mapping[str, Value] = field(default_factory=dict)
+    """Its values on the derived axes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ def plan_study(
             seeds,
             tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in reusable),
             seconds.of(candidate),
+            {name: axis_value(name, *candidate.trained) for name in space.derived},
         )
         for candidate in candidates
     )
@@ -153,7 +157,7 @@ def plan_study(
     for_claims = _for_claims(study, space, store)
     return StudyPlan(
         study=study.study,
-        axes=tuple(space.axes),
+        axes=(*space.axes, *space.derived),
         rows=rows,
         is_sample=is_sample,
         rejected=rejected,

@@ -93,6 +93,7 @@ def configuration_values(configuration: ConfigurationResult, metric: str) -> dic
     return {
         "trials": list(configuration.trials),
         "choices": configuration.params,
+        **({"derived": configuration.derived} if configuration.derived else {}),
         "state": configuration.state,
         "reason": configuration.reason,
         "mean": configuration.mean,

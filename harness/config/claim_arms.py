@@ -28,6 +28,9 @@ def arm_choices(text: str, space: Space) -> dict[str, Value]:
     """
     parsed = _parse_choices(text)
     for name in parsed:
+        if name in space.derived:
+            remedy = f"It follows from them, as `{space.derived[name].text}`; leave it out."
+            raise StudyError("an arm must choose on the axes that are not derived", value=name, remedy=remedy)
         if name not in space.axes:
             raise StudyError(
                 "an arm must choose on the study's axes", value=name, remedy=did_you_mean(name, space.axes)

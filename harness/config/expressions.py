@@ -1,4 +1,4 @@
-"""Expressions of a study file in Python's syntax: conditions and rules on networks, and the metric of a claim.
+"""Expressions of a study file in Python's syntax: conditions, rules, derived axes, and the metric of a claim.
 
 Each is parsed once, checked against a small grammar, and evaluated by simpleeval, never by Python.
 
@@ -24,11 +24,14 @@ from typing import Any
 from simpleeval import EvalWithCompoundTypes, InvalidExpression, SimpleEval
 
 from harness.config.recipe_axes import PREFIX, RECIPE_NAMES
+from harness.config.yaml_file import MAX_WHOLE
 from harness.errors import StudyError, did_you_mean
 from harness.models.spec.network import FIELDS
 
 MAX_CONDITION_LENGTH = 300
 MAX_DEPTH = 25
+DIGITS = 12
+"""Decimals of a derived value, as of the values of a range."""
 MAX_POWER_BASE = 1e6
 MAX_POWER_EXPONENT = 64
 
@@ -44,7 +47,7 @@ LITERALS = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A condition on a network's fields. Raises `StudyError` for a text that is no condition.
+    """A condition on a network's fields, or a value that follows from them. Raises `StudyError` for any other text.
 
     Expressions with equal texts are equal; `key` and `place` locate it in a study file, for error messages.
     """
@@ -73,18 +76,30 @@ class Expression:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether the condition is true for a network with these fields, and a recipe with these values."""
-        evaluator = EvalWithCompoundTypes(
-            operators=CONDITION_OPERATORS, functions=dict(CONDITION_FUNCTIONS), names=LITERALS | dict(values)
-        )
-        try:
-            outcome = evaluator.eval(self.text, previously_parsed=self._tree)
-        except (InvalidExpression, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-            cause = str(error).rstrip(".") or type(error).__name__
-            raise self._error("must be true or false for every network", f"{self._with(values)}{cause}.") from error
+        outcome = self._evaluated(values, "must be true or false for every network")
         if not isinstance(outcome, bool):
             remedy = f"{self._with(values)}it is {_short(outcome)}; write a comparison, as `max(K) > 5`."
             raise self._error("must be true or false", remedy)
         return outcome
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """The value for a network and a recipe with these values: a scalar, or a tuple of scalars."""
+        outcome = self._evaluated(values, "must have a value for every configuration")
+        try:
+            return tuple(map(_scalar, outcome)) if isinstance(outcome, list | tuple) else _scalar(outcome)
+        except ValueError as error:
+            remedy = f"{self._with(values)}it is {_short(outcome)}."
+            raise self._error("must be a finite number, text, true, false, null, or a list of these", remedy) from error
+
+    def _evaluated(self, values: Mapping[str, Any], rule: str) -> Any:
+        evaluator = EvalWithCompoundTypes(
+            operators=CONDITION_OPERATORS, functions=dict(CONDITION_FUNCTIONS), names=LITERALS | dict(values)
+        )
+        try:
+            return evaluator.eval(self.text, previously_parsed=self._tree)
+        except (InvalidExpression, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
+            cause = str(error).rstrip(".") or type(error).__name__
+            raise self._error(rule, f"{self._with(values)}{cause}.") from error
 
     def _parsed(self) -> ast.expr:
         if len(self.text) > MAX_CONDITION_LENGTH:
@@ -186,6 +201,19 @@ def _short(value: object) -> str:
         return f"`{json.dumps(value, default=str):.60}`"
     except ValueError:  # Python refuses to write out numbers of thousands of digits
         return "a huge number"
+
+
+def _scalar(value: Any) -> Any:
+    """A scalar without floating-point noise, whole numbers as such. Raises `ValueError` for what is none."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("not finite")
+        return int(value) if value.is_integer() else round(value, DIGITS)
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+        raise ValueError("too large")
+    if not isinstance(value, bool | int | str | None):
+        raise ValueError("no scalar")
+    return value
 
 
 def _on_numbers(compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

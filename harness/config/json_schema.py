@@ -56,7 +56,7 @@ def _recipe_axis(name: str, ranged: dict[str, Any]) -> dict[str, Any]:
     kinds = {kind.get("type") for kind in (one, *one.get("anyOf", ()))}
     is_number = bool({"integer", "number"} & kinds)
     return {
-        "anyOf": [listed, ranged] if is_number else [listed],
+        "anyOf": [listed, ranged, DERIVED] if is_number else [listed, DERIVED],
         "description": value.get("description", f"`proxy.{key}`."),
     }
 
@@ -89,8 +89,12 @@ def _field(name: str, about: str) -> dict[str, Any]:
     return one | {"description": about}
 
 
+DERIVED = {"type": "string", "description": "An expression of other axes, from which the value follows."}
+
+
 def _axis(name: str, value: dict[str, Any], ranged: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an axis: a list of values, or also a range if they are numbers."""
+    """The schema of an axis: a list of values, an expression, or also a range if they are numbers."""
     listed = {"type": "array", "items": value, "minItems": 1}
     is_number = {"integer", "number"} & set(_scalar(name)["type"])
-    return {"anyOf": [listed, ranged] if is_number else [listed], "description": value.get("description", name)}
+    forms = [listed, ranged, DERIVED] if is_number else [listed, DERIVED]
+    return {"anyOf": forms, "description": value.get("description", name)}

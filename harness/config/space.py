@@ -3,7 +3,8 @@
 An axis is a field of the spec (`K`) or one stage of a field that has one value per stage (`K[3]`). An axis with a
 condition is chosen after the axes that its condition uses, and only if the condition holds; otherwise the base's value
 applies. The axis `base` chooses a whole network before all others; an axis of one stage is active only if the base has
-that stage. An axis `recipe.optimizer.lr` sets a key of the proxy, so that configurations have recipes of their own
+that stage. A derived axis has an expression of the others in place of values, as `K[0] - 2`; it is not chosen. An axis
+`recipe.optimizer.lr` sets a key of the proxy, so that configurations have recipes of their own
 (`recipe_axes`).
 
 One value of the base is dropped where it does not fit: if a stage cannot have its small kernel (`reparam`), because K
@@ -85,7 +86,10 @@ class Space:
     """Networks by their names on the axis `base`, which then chooses one of them instead."""
     axes: dict[str, Axis]
     """In the order in which they are chosen: an axis follows those that its condition uses."""
+    derived: dict[str, Expression] = field(default_factory=dict)
+    """The axes whose values follow from others, in the order in which they are computed."""
     when: dict[str, Expression] = field(default_factory=dict)
+    """Conditions of axes, derived ones included."""
     rules: tuple[Expression, ...] = ()
     budgets: dict[str, float] = field(default_factory=dict)
     """Upper limits by name in `BUDGETS`."""
@@ -97,13 +101,15 @@ class Space:
     """Number of training images of the data set; None if it is not known."""
     _recipes: dict[tuple[object, ...], ProxyRecipe] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Recipes by the choices on their axes, which many configurations share."""
+    _order: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
+    """All axes, each after those that its condition and its expression use."""
     _is_recipe_named: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether a condition or a rule names a key of the recipe."""
+    """Whether an expression names a key of the recipe."""
 
     def __post_init__(self) -> None:
-        decided = {name: split_name(name, self._most_stages) for name in self.axes}
+        decided = {name: split_name(name, self._most_stages) for name in (*self.axes, *self.derived)}
         for name, (of, stage) in decided.items():
-            if stage is not None and of in self.axes:
+            if stage is not None and of in decided:
                 rule = f"The axes `{of}` and `{name}` must not decide the same stage"
                 raise StudyError(rule, remedy=f"Give `{of}` as whole lists, or every stage an axis of its own.")
         for name, condition in self.when.items():
@@ -111,12 +117,16 @@ class Space:
                 raise StudyError(
                     "The axis `base` cannot have a condition", place=condition.place, remedy="Leave this one out."
                 )
-            if name not in self.axes:
-                remedy = did_you_mean(name, self.axes, "Axes")
+            if name not in decided:
+                remedy = did_you_mean(name, decided, "Axes")
                 raise StudyError(f"`{condition.key}` must name an axis", place=condition.place, remedy=remedy)
-        order = _order(decided, self.when, {FAMILIES[base.family].stages for base in (self.base, *self.bases.values())})
-        object.__setattr__(self, "axes", {name: self.axes[name] for name in order})
-        named = {of for each in (*self.when.values(), *self.rules) for of, _ in each.references()}
+        stages = {FAMILIES[base.family].stages for base in (self.base, *self.bases.values())}
+        order = tuple(_in_order(decided, self.when, self.derived, stages))
+        object.__setattr__(self, "_order", order)
+        object.__setattr__(self, "axes", {name: self.axes[name] for name in order if name in self.axes})
+        object.__setattr__(self, "derived", {name: self.derived[name] for name in order if name in self.derived})
+        expressions = (*self.when.values(), *self.rules, *self.derived.values())
+        named = {of for expression in expressions for of, _ in expression.references()}
         object.__setattr__(self, "_is_recipe_named", any(map(is_recipe_axis, named)))
 
     def __hash__(self) -> int:
@@ -135,9 +145,10 @@ class Space:
         }
         when = {name: condition.text for name, condition in self.when.items()}
         rules = [rule.text for rule in self.rules]
+        derived = {name: expression.text for name, expression in self.derived.items()}
         bases = [base.fingerprint() for base in self.bases.values()]
         recipe = [self.recipe.fingerprint(), self.train_images]
-        return fingerprint([self.base.fingerprint(), *bases, axes, when, rules, self.budgets, recipe])
+        return fingerprint([self.base.fingerprint(), *bases, axes, derived, when, rules, self.budgets, recipe])
 
     def sample(self, choose: Sampler) -> Candidate:
         """Choose on every active axis and return the candidate."""
@@ -147,15 +158,29 @@ class Space:
         """Choose on every active axis, in order."""
         params: dict[str, Value] = {}
         for name, axis in self.axes.items():
-            condition, stage = self.when.get(name), split_name(name, self._most_stages)[1]
-            if stage is not None and stage >= FAMILIES[self._base(params).family].stages:
-                continue
-            if condition is None or condition.holds(self._fields(params) | self._recipe_values(params)):
+            if self._is_active(name, self.with_derived(params, before=name)):
                 params[name] = axis.member(choose(name, axis))
         return params
 
+    def with_derived(self, params: Mapping[str, Value], *, before: str | None = None) -> dict[str, Value]:
+        """The choices and the values of the active derived axes; with `before`, of those that precede this axis.
+
+        Raises `StudyError` if an expression has no value.
+        """
+        values = dict(params)
+        for name in self._order if self.derived else ():
+            if name == before:
+                break
+            if name in self.derived and self._is_active(name, values):
+                values[name] = self.derived[name].value(self._named(values))
+        return values
+
     def candidate(self, params: dict[str, Value]) -> Candidate:
         """The candidate with these choices; all other values are the base's."""
+        try:
+            values = self.with_derived(params)
+        except StudyError as error:
+            return Candidate(params, None, None, {"derived": 1.0}, str(error))
         try:
             recipe = self.recipe_of(params)
             spec = self.network(params)
@@ -164,8 +189,8 @@ class Space:
             return Candidate(params, None, None, {"spec": 1.0}, str(error))
         except StudyError as error:
             return Candidate(params, None, None, {"recipe": 1.0}, str(error))
-        values = self.values_of(params, spec)
-        wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(values)}
+        named = plain_fields(spec) | self._recipe_values(values)
+        wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(named)}
         for name, limit in self.budgets.items():
             amount = getattr(cost, name)
             if amount > limit:
@@ -176,17 +201,18 @@ class Space:
 
     def network(self, params: Mapping[str, Value]) -> NetworkSpec:
         """The base with these choices. Raises `SpecError` if the result is no valid network."""
-        return NetworkSpec.from_mapping(self._fields(params))
+        return NetworkSpec.from_mapping(self._fields(self.with_derived(params)))
 
-    def values_of(self, params: Mapping[str, Value], spec: NetworkSpec | None = None) -> dict[str, Any]:
+    def values_of(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """What rules are evaluated on: the fields of the network with these choices, and the values of its recipe.
 
-        `spec` is that network, if it is known. Raises `SpecError` if there is none.
+        Raises `SpecError` if there is no such network.
         """
-        return plain_fields(spec or self.network(params)) | self._recipe_values(params)
+        return plain_fields(self.network(params)) | self._recipe_values(self.with_derived(params))
 
     def recipe_of(self, params: Mapping[str, Value]) -> ProxyRecipe:
         """The study's proxy with these choices. Raises `StudyError` for a recipe with which nothing can be trained."""
+        params = self.with_derived(params)
         choices = tuple(item for item in params.items() if is_recipe_axis(item[0]))
         if not choices:
             return self.recipe
@@ -198,10 +224,13 @@ class Space:
     def with_base(self, large: NetworkSpec) -> Self:
         """The axes on another base, without the conditions, rules and budgets, which are the proxy's.
 
-        The axis `base` is left out, too: it chooses among networks of the proxy's size. So are those of the recipe.
+        The axis `base` is left out, too: it chooses among networks of the proxy's size. So are axes of the recipe.
+        Derived axes keep their conditions.
         """
         axes = {name: axis for name, axis in self.axes.items() if name != BASE and not is_recipe_axis(name)}
-        return replace(self, base=large, bases={}, axes=axes, when={}, rules=(), budgets={})
+        derived = {name: value for name, value in self.derived.items() if not is_recipe_axis(name)}
+        when = {name: condition for name, condition in self.when.items() if name in derived}
+        return replace(self, base=large, bases={}, axes=axes, derived=derived, when=when, rules=(), budgets={})
 
     def grid(self) -> Iterator[Candidate]:
         """Yield every configuration once, feasible or not; choices that repeat an earlier network are skipped."""
@@ -216,7 +245,7 @@ class Space:
     @property
     def has_recipe_axes(self) -> bool:
         """Whether an axis sets a key of the proxy, so that configurations have recipes of their own."""
-        return any(map(is_recipe_axis, self.axes))
+        return any(map(is_recipe_axis, (*self.axes, *self.derived)))
 
     @property
     def _most_stages(self) -> int:
@@ -224,6 +253,17 @@ class Space:
 
     def _base(self, params: Mapping[str, Value]) -> NetworkSpec:
         return self.bases[str(params[BASE])] if BASE in params else self.base
+
+    def _is_active(self, name: str, values: Mapping[str, Value]) -> bool:
+        """Whether an axis counts with these values of those before it: the base has its stage, its condition holds."""
+        condition, stage = self.when.get(name), split_name(name, self._most_stages)[1]
+        if stage is not None and stage >= FAMILIES[self._base(values).family].stages:
+            return False
+        return condition is None or condition.holds(self._named(values))
+
+    def _named(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        """The fields of the network and the values of the recipe, unchecked, by their names in expressions."""
+        return self._fields(values) | self._recipe_values(values)
 
     def _recipe_values(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """The values of the recipe by their names in expressions, unchecked; empty if no expression uses any."""
@@ -256,21 +296,29 @@ class Space:
         return fields
 
 
-def _order(
-    decided: Mapping[str, tuple[str, int | None]], when: Mapping[str, Expression], stages: set[int]
+def _in_order(
+    decided: Mapping[str, tuple[str, int | None]],
+    when: Mapping[str, Expression],
+    derived: Mapping[str, Expression],
+    stages: set[int],
 ) -> Iterator[str]:
-    """The axes, each after those that its condition uses, and otherwise in the order of the file."""
-    needs = {name: _needs(when[name], decided, stages) if name in when else set() for name in decided}
-    needs = {name: axes | ({BASE} & decided.keys() - {name}) for name, axes in needs.items()}
+    """The axes, each after those that its condition and expression use, and otherwise in the order of the file."""
+    used = {name: [each[name] for each in (when, derived) if name in each] for name in decided}
+    needs = {
+        name: {BASE} & decided.keys() - {name}
+        | {axis for expression in expressions for axis in _needs(expression, decided, stages)}
+        for name, expressions in used.items()
+    }
     left = list(decided)
     while left:
         ready = next((name for name in left if not needs[name] & set(left)), None)
         if ready is None:
-            place = next(when[name].place for name in left if name in when)
+            place = next(expression.place for name in left for expression in used[name])
             waiting = " and ".join(f"`{name}`" for name in left)
             wait = "wait for each other" if left[1:] else "waits for itself"
-            rule = f"Conditions must not go in a circle, but {waiting} {wait}"
-            raise StudyError(rule, place=place, remedy="Remove the condition of one axis.")
+            what = "Conditions and derived axes" if derived.keys() & set(left) else "Conditions"
+            remedy = f"{'List the values' if derived.keys() & set(left) else 'Remove the condition'} of one axis."
+            raise StudyError(f"{what} must not go in a circle, but {waiting} {wait}", place=place, remedy=remedy)
         left.remove(ready)
         yield ready
 
@@ -288,6 +336,18 @@ def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]],
         for used_field, used_stage in used
         if of == used_field and (stage is None or used_stage is None or stage in {used_stage % n for n in stages})
     }
+
+
+def axis_value(name: str, spec: NetworkSpec, recipe: ProxyRecipe) -> Value:
+    """The value of a network and its recipe on an axis; None for a stage that the network lacks."""
+    if is_recipe_axis(name):
+        value: Value = flat_recipe(recipe.model_dump(mode="json"))[name]
+        return value
+    of, stage = split_name(name, max(family.stages for family in FAMILIES.values()))
+    value = getattr(spec, of)
+    if stage is None or not isinstance(value, tuple):
+        return value
+    return value[stage] if stage < len(value) else None
 
 
 def plain_fields(spec: NetworkSpec) -> dict[str, Any]:

@@ -37,7 +37,9 @@ MAX_NOTES = 5
 def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: FileErrors) -> Space | None:
     """The space that a study file describes; None, with its problems reported, if the axes are invalid."""
     stages = max(FAMILIES[spec.family].stages for spec in (base, *bases.values()))
-    axes = {name: _axis(name, raw, stages, problems) for name, raw in study.axes.items()}
+    chosen = {name: raw for name, raw in study.axes.items() if not isinstance(raw, str)}
+    axes = {name: _axis(name, raw, stages, problems) for name, raw in chosen.items()}
+    derived = {name: _derived(name, raw, stages, problems) for name, raw in study.axes.items() if isinstance(raw, str)}
     when = {name: _expression(text, ("when", name), problems) for name, text in study.when.items()}
     rules = [_expression(text, ("rules", i), problems) for i, text in enumerate(study.rules)]
     try:
@@ -45,7 +47,12 @@ def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], p
             base=base,
             bases=bases,
             axes={name: axis for name, axis in axes.items() if axis},
-            when={name: condition for name, condition in when.items() if condition and axes.get(name, condition)},
+            derived={name: expression for name, expression in derived.items() if expression},
+            when={
+                name: condition
+                for name, condition in when.items()
+                if condition and (axes | derived).get(name, condition)
+            },
             rules=tuple(rule for rule in rules if rule),
             budgets={name: limit for name in BUDGETS if (limit := getattr(study.budgets, name)) is not None},
             recipe=study.proxy,
@@ -54,7 +61,7 @@ def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], p
         problems.add_error(("axes",), error)
         return None
     try_values(space, study, problems)
-    if all(axes.values()) and all(when.values()):
+    if all(axes.values()) and all(derived.values()) and all(when.values()):
         _try_expressions(space, problems)
     if study.search.sampler == "grid" and space.size > MAX_GRID:
         rule = f"A grid must have at most {MAX_GRID} combinations, but these axes have {space.size:,}"
@@ -122,6 +129,19 @@ def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: FileE
         return None
 
 
+def _derived(name: str, text: str, stages: int, problems: FileErrors) -> Expression | None:
+    """The expression of a derived axis; None, with its problem reported, if it is invalid."""
+    at: KeyPath = ("axes", name)
+    try:
+        split_name(name, stages)
+        return Expression(text, key=dotted(at), place=problems.document.place(at))
+    except StudyError as error:
+        if error.place is not None:
+            error.remedy = f"{error.remedy or ''} A value to choose has brackets, as `[{text:.40}]`.".strip()
+        problems.add_error(at, error)
+        return None
+
+
 def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
     """The valid values of a list, each a scalar or one value per stage, without duplicates."""
     values: dict[tuple[bool, Value], Value] = {}
@@ -170,6 +190,7 @@ def try_values(space: Space, study: Study, problems: FileErrors, *, only_recipe:
     """Report the values that fit no network or recipe of the space; of a range, only the first."""
     for name, axis in space.axes.items():
         raw = study.axes[name]
+        assert not isinstance(raw, str), "a derived axis is not among those that are chosen"
         if only_recipe and not is_recipe_axis(name):
             continue
         at: KeyPath = ("axes", name)
@@ -182,7 +203,15 @@ def try_values(space: Space, study: Study, problems: FileErrors, *, only_recipe:
         for place, value, error in itertools.islice(refused, MAX_REJECTIONS if isinstance(raw, list) else 1):
             stage = re.search(r"\[(\d+)\]", error.field) if isinstance(error, SpecError) else None
             exact = (*place, int(stage[1])) if stage and isinstance(value, tuple) else place
-            problems.add(exact, error.rule, value=quoted(error.value), remedy=error.remedy)
+            problems.add(exact, error.rule, value=quoted(error.value), remedy=_with_derived(space, error))
+
+
+def _with_derived(space: Space, error: UserError) -> str | None:
+    """The remedy of an error; if its field has a derived axis, with the expression."""
+    name = error.field if isinstance(error, SpecError) else ""
+    if name not in space.derived:
+        return error.remedy
+    return f"{error.remedy or ''} It is `{space.derived[name].text}`.".strip()
 
 
 def adapted_notes(space: Space) -> Iterator[str]:
@@ -193,7 +222,7 @@ def adapted_notes(space: Space) -> Iterator[str]:
         if is_recipe_axis(name)
         for i in range(min(len(axis), MAX_PRICED_ALONE))
         for fitted in chosen_recipe(space.recipe, {name: axis.at(i)})[1]
-        if recipe_name(fitted.key) not in space.axes
+        if recipe_name(fitted.key) not in (*space.axes, *space.derived)
     ]
     yield from notes[:MAX_NOTES]
     if len(notes) > MAX_NOTES:

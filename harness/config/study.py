@@ -17,9 +17,15 @@ CURVES = ("top1", "val_loss")
 """Objectives that are measured after every epoch, so that a pruner can use them."""
 
 
-def _either(name: str) -> Discriminator:
-    """Distinguishes a mapping from the other form of a key, so that errors are about the form in the file."""
-    return Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | StrictModel) else f"<{name}>")
+def _either(name: str, *, or_text: bool = False) -> Discriminator:
+    """Distinguishes a mapping, or text, from the other form of a key, so that errors are about the form in the file."""
+
+    def form(value: Any) -> str:
+        if isinstance(value, Mapping | StrictModel):
+            return "<mapping>"
+        return "<text>" if or_text and isinstance(value, str) else f"<{name}>"
+
+    return Discriminator(form)
 
 
 class OrdinalRange(StrictModel):
@@ -35,7 +41,11 @@ class OrdinalRange(StrictModel):
 Named = Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
 """A preset's name, the path of a spec file relative to the study file, or a mapping of a network's fields."""
 
-AxisEntry = Annotated[Annotated[list[Any], Tag("<list>")] | Annotated[OrdinalRange, Tag("<mapping>")], _either("list")]
+AxisEntry = Annotated[
+    Annotated[list[Any], Tag("<list>")] | Annotated[OrdinalRange, Tag("<mapping>")] | Annotated[str, Tag("<text>")],
+    _either("list", or_text=True),
+]
+"""Values, a range, or for a derived axis an expression of other axes, as `K[0] - 2`."""
 
 
 class Budgets(StrictModel):
@@ -136,7 +146,7 @@ class Study(StrictModel):
     """A preset, the path of a spec file, or the fields of a network; every axis overrides one of them."""
     axes: Annotated[dict[str, AxisEntry], Field(min_length=1)]
     """Values by axis: a field of the network (`K`), one stage of a field (`K[3]`), whole networks (`base`), or a key of
-    the proxy (`recipe.optimizer.lr`)."""
+    the proxy (`recipe.optimizer.lr`). Text is an expression of other axes, from which the value follows: `K[0] - 2`."""
     bases: dict[str, Named] = Field(default={})
     """Networks by name, for the axis `base`; presets and spec files need no entry here."""
     when: dict[str, str] = Field(default={})

@@ -159,7 +159,7 @@ def full_scale_network(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSp
         for name, value in choices.items()
         if name != BASE and not is_recipe_axis(name)
     }
-    if not kept:
+    if not kept and not file._space.derived:
         return large
     space = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
     try:

@@ -118,7 +118,9 @@ def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
 
 
 def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:
-    """A value of an axis that its new form lacks; None if it has all."""
+    """A value of an axis that its new form lacks; None if it has all. The expression of a derived axis must stay."""
+    if isinstance(was, str) or isinstance(becomes, str):
+        return f"`{was if isinstance(was, str) else becomes}`"
     if isinstance(was, OrdinalRange) and isinstance(becomes, OrdinalRange):
         if was.log != becomes.log:
             return f"`log: {json.dumps(was.log)}`"

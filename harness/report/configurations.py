@@ -104,8 +104,9 @@ class ConfigurationTables:
 
 def _name_columns(results: StudyResults, rows: Sequence[ConfigurationResult]) -> list[Column]:
     """The columns that identify a configuration: on the front or not, its first trial, its choices."""
+    shown = [row.derived | row.params for row in rows]
     choices = {
-        name: [Text(format_value(row.params[name])) if name in row.params else DASH for row in rows]
+        name: [Text(format_value(values[name])) if name in values else DASH for values in shown]
         for name in results.axes
     }
     return [

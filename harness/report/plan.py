@@ -35,7 +35,7 @@ def _table(plan: StudyPlan) -> RenderableType:
 
 
 def _cells(planned: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
-    params, cost = planned.candidate.params, planned.candidate.cost
+    params, cost = {**planned.derived, **planned.candidate.params}, planned.candidate.cost
     assert cost is not None, "a feasible candidate has a cost"
     return [
         *(Text(format_value(params[name])) if name in params else DASH for name in plan.axes),

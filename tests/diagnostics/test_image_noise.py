@@ -106,6 +106,16 @@ def test_other_weights_are_evaluated_again(trained: Path) -> None:
     assert validation_noise(trained) == first
 
 
+@pytest.mark.long
+def test_arms_of_one_network_with_two_recipes_are_told_apart(tmp_path: Path) -> None:
+    contrast = {"recipe.optimizer.lr=0.2": 1, "recipe.optimizer.lr=0.1": -1}
+    axes = {"K": [[5, 5, 3, 3]], "recipe.optimizer.lr": [0.1, 0.2]}
+    write_study(tmp_path, TINY, axes=axes, claims=[CLAIMS[0] | {"contrast": contrast}], search={"seeds": 3})
+    assert called("run", "study.yaml", *INLINE, "--quiet", cwd=tmp_path).returncode == 0
+    effects = np.array(validation_noise(tmp_path)["effects"])
+    assert effects.shape == (3, 10) and (effects != 0).any()
+
+
 def test_the_view_has_both_schemes(trained: Path) -> None:
     result = called("aa", "study.yaml", *SETS, cwd=trained)
     text = " ".join(result.stdout.split())

@@ -21,14 +21,16 @@ from harness.analysis.statistics import Plan
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.diagnostics.error_rate import RecordedClaim, measure_error_rate
+from harness.diagnostics.image_noise import ValidationSettings, measure_image_noise
 from harness.errors import UserError
 from harness.report.event_log import EventFormatter
 from harness.report.live import LiveState
 from harness.report.plan import plan_view
 from harness.report.study import write_summary
 from harness.report.trial import trial_values, trial_view
-from harness.search.events import TrialStarted
+from harness.search.events import TrialEnded, TrialStarted
 from harness.search.runs import TimeLeftEstimator
+from harness.search.samplers import SCREENING_SEEDS
 from harness.storage import Store
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 
@@ -50,7 +52,7 @@ def well(job: Job) -> Iterator[Record]:
     run = job.run
     epochs = run.recipe.epochs
     yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=epochs, environment=HERE)
-    top1 = 50 + run.spec.K[0] / 10 + 100 * run.recipe.optimizer.lr + epochs + 0.2 * run.seed
+    top1 = 50 + run.spec.K[0] / 10 + 100 * run.recipe.optimizer.lr + epochs + 0.2 * (run.seed % 1000)
     for n in range(1, epochs + 1):
         yield epoch(n, top1 * n / epochs)
     yield Measured("latency_ms_p50", 1.0)
@@ -115,6 +117,18 @@ def test_a_configuration_that_is_proposed_again_gets_another_seed(tmp_path: Path
     assert sum(len(row.values) for row in results.rows) == 10
     assert len(set(trained(study))) == 10
     assert "8 proposals repeated a known configuration" in str(results.ended)
+
+
+def test_a_pruner_decides_on_a_run_with_the_recipe_of_its_configuration(tmp_path: Path) -> None:
+    axes = {"K": [3], "recipe.optimizer.lr": {"low": 0.05, "high": 0.4, "step": 0.05}}
+    search = {"sampler": "random", "trials": 16, "seeds": 1, "pruner": "median"}
+    study = played(tmp_path, axes=axes, search=search)
+    ended = {event.state for event, _, _ in study.events(well) if isinstance(event, TrialEnded)}
+    results = study.answer(well)
+    assert ended == {"complete", "pruned"}
+    jobs = study.executor.submitted if study.executor else []
+    screened = {job.run.recipe.optimizer.lr for job in jobs if job.run.seed >= SCREENING_SEEDS}
+    assert screened == {row.params["recipe.optimizer.lr"] for row in results.rows}
 
 
 def test_a_stopped_study_resumes_with_the_same_recipes(tmp_path: Path) -> None:
@@ -267,7 +281,7 @@ def test_the_time_left_is_that_of_the_recipes_that_are_left() -> None:
 
 def test_progress_foretells_the_time_of_long_and_short_runs(tmp_path: Path) -> None:
     study = played(tmp_path, axes={"K": [3], "recipe.epochs": [4, 40]}, search={"seeds": 1})
-    eta = [progress.eta_s for event, progress, _ in study.events(well) if type(event).__name__ == "TrialEnded"]
+    eta = [progress.eta_s for event, progress, _ in study.events(well) if isinstance(event, TrialEnded)]
     assert eta[0] == pytest.approx(400.0, rel=0.4) and eta[-1] == 0.0
 
 
@@ -305,3 +319,15 @@ def test_arms_with_different_recipes_are_no_equal_arms(tmp_path: Path) -> None:
         (result,) = evaluate_claims(study.file.study, open_space(study.file), store)
     with pytest.raises(UserError, match="two arms of one network and recipe"):
         measure_error_rate(RecordedClaim("question", result, None), Plan(3, 8), studies=1000, seed=0)
+
+
+def test_arms_of_two_resolutions_are_not_evaluated_on_one_set(tmp_path: Path) -> None:
+    axes = {"K": [3], "recipe.resolution": [32, 64]}
+    contrast = {"recipe.resolution=64": 1, "recipe.resolution=32": -1}
+    study = played(tmp_path, axes=axes, search={"seeds": 3}, claims=[CLAIM | {"contrast": contrast}])
+    study.answer(well)
+    with Store.open(study.workspace.database, read_only=True) as store:
+        (result,) = evaluate_claims(study.file.study, open_space(study.file), store)
+    settings = ValidationSettings(sets=10, images=64, plan=Plan(3, 8), studies=1000, seed=0)
+    with pytest.raises(UserError, match=r"one resolution.* '32, 64 px'"):
+        measure_image_noise("question", result, settings, study.workspace, lambda _: None)
