@@ -8,6 +8,7 @@ Shapes: x, y, dy, dx (rows, channels), rows are the pixels of all images; all pa
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ def compiled_backward(width: int, activation: str) -> CompiledFunction:
     return _Backward(width, activation).compiled()
 
 
-class _Lanes(LoopBuilder):
+class _Lanes(LoopBuilder, ABC):
     """What both passes share: loops over rows, sums over them, and the activations."""
 
     def __init__(self, name: str, pointers: int, width: int, activation: str) -> None:
@@ -78,9 +79,9 @@ class _Lanes(LoopBuilder):
             self.channel = self.mul(lane, width)
             self.write_lane()
 
+    @abstractmethod
     def write_lane(self) -> None:
         """Emit the passes over the lane that begins with `self.channel`."""
-        raise NotImplementedError
 
     def scalar_vector(self, base: IrValue, index: int) -> IrValue:
         """A vector of equal numbers, the one at an index."""

@@ -155,7 +155,8 @@ def notes_of(result: CalibrationResult) -> Iterator[str]:
     yield (
         f"core-min to decide: expected core-minutes until a claim's plan decides with a power of {100 * POWER:g} % "
         f"({looks}), with the 95 % interval that follows from the effect/sd; {INFINITE}: that no decision is made "
-        f"within {MOST_PAIRS} pairs cannot be excluded. The estimate of the best of several candidates is too good."
+        f"within {MOST_PAIRS} pairs cannot be excluded. The estimate of the best of several candidates is too good. "
+        "Core-minutes are wall times: other work on the machine that disturbed some candidates ranks them wrongly."
     )
     yield SIGNS
     yield from _data_notes(result)

@@ -134,7 +134,10 @@ def fit(
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of a model's weights and batch norm statistics, updated after every step."""
+    """The exponential moving average of a model's weights and batch norm statistics, updated after every step.
+
+    PyTorch's own, because timm's, which trainings at full scale use, takes seconds to import in every worker.
+    """
     update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
