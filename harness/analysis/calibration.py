@@ -23,7 +23,8 @@ from harness.analysis.objective import COST_OBJECTIVES, formula_value
 from harness.analysis.plan_history import claim_plan
 from harness.analysis.statistics.decision_pairs import Range, effect_size, pairs_to_decision
 from harness.analysis.statistics.power import MOST_PAIRS
-from harness.analysis.statistics.sequential import Plan, Sample
+from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics.sequential import Plan
 from harness.config.calibration_candidates import FIRST_SEED, CandidateRecipe
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula

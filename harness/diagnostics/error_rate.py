@@ -12,7 +12,7 @@ from harness.analysis.formatting import plural
 from harness.analysis.results import noise_line, study_results
 from harness.analysis.statistics import Plan
 from harness.analysis.statistics.calibration import ErrorRate, VarianceParts, false_verdicts, variance_parts
-from harness.analysis.statistics.sequential import Sample
+from harness.analysis.statistics.sample import Sample
 from harness.analysis.study_reader import open_study_reader
 from harness.errors import UserError
 from harness.report.console import indented
