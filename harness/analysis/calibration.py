@@ -23,7 +23,8 @@ from harness.analysis.objective import COST_OBJECTIVES, formula_value
 from harness.analysis.plan_history import claim_plan
 from harness.analysis.statistics.decision_pairs import Range, effect_size, pairs_to_decision
 from harness.analysis.statistics.power import MOST_PAIRS
-from harness.analysis.statistics.sequential import Plan, Sample
+from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics.sequential import Plan
 from harness.config.calibration_candidates import FIRST_SEED, CandidateRecipe
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula
@@ -51,6 +52,8 @@ class Contrast:
     expectation: Expectation
     is_own: bool = True
     """Whether the metric is the claim's own."""
+    is_paired: bool = True
+    """Whether the claim is tested by its contrast by seed, rather than by independent arms."""
 
 
 class DecisionCost(NamedTuple):
@@ -137,18 +140,18 @@ def contrasts_of(study: Study, arm_of: Mapping[str, str]) -> tuple[Contrast, ...
         contrast
         for claim in study.claims
         if not Formula(claim.metric).names <= set(COST_OBJECTIVES)
-        for contrast in _contrasts(claim, arm_of, metrics_of(study.proxy))
+        for contrast in _contrasts(claim, study, arm_of)
     )
 
 
-def _contrasts(claim: Claim, arm_of: Mapping[str, str], metrics: Sequence[str]) -> Iterable[Contrast]:
+def _contrasts(claim: Claim, study: Study, arm_of: Mapping[str, str]) -> Iterable[Contrast]:
     weights = {arm_of[text]: weight for text, weight in claim.contrast.items()}
-    expectation = Expectation.parse(claim.expect)
-    yield Contrast(claim.name, claim.metric, weights, expectation)
+    expectation, is_paired = Expectation.parse(claim.expect), study.search.pairing == "seed"
+    yield Contrast(claim.name, claim.metric, weights, expectation, is_paired=is_paired)
     if claim.metric in SCORES and expectation.bounds == (0.0,):
         for other in SCORES:
-            if other != claim.metric and other in metrics:
-                yield Contrast(claim.name, other, weights, expectation, is_own=False)
+            if other != claim.metric and other in metrics_of(study.proxy):
+                yield Contrast(claim.name, other, weights, expectation, is_own=False, is_paired=is_paired)
 
 
 def strictest_plan(study: Study, claims: int) -> Plan:
@@ -205,17 +208,17 @@ def _decision_cost(
     values = {
         arm: {r.row.run.seed: formula_value(formula, *r.values) for r in complete[arm]} for arm in contrast.weights
     }
-    differences = []
+    terms = []
     for seed in next(iter(values.values())):
-        of_arms = [values[arm].get(seed) for arm in contrast.weights]
-        if all(value is not None for value in of_arms):
-            terms = zip(contrast.weights.values(), of_arms, strict=True)
-            differences.append(sum(weight * value for weight, value in terms if value is not None))
-    if not differences:
+        of_arms = [(weight, values[arm].get(seed)) for arm, weight in contrast.weights.items()]
+        of_seed = tuple(weight * value for weight, value in of_arms if value is not None)
+        if len(of_seed) == len(of_arms):
+            terms.append(of_seed)
+    if not terms:
         return None
-    pairs = Sample.of(differences)
+    pairs = Sample.of([sum(of_seed) for of_seed in terms] if contrast.is_paired else terms)
     size = effect_size(pairs, contrast.expectation.nearest(pairs.mean))
-    needed = UNKNOWN if size is None else pairs_to_decision(size, plan)
+    needed = UNKNOWN if size is None else pairs_to_decision(size, plan, pairs.shares)
     return DecisionCost(contrast, pairs, size, needed, sum(minutes[arm] for arm in contrast.weights))
 
 

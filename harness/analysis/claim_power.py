@@ -17,6 +17,7 @@ from harness.analysis.reuse import study_environment
 from harness.analysis.run_times import RunTimeEstimator
 from harness.analysis.statistics import Plan
 from harness.analysis.statistics.power import MOST_PAIRS, decision_chances, pairs_for_power
+from harness.analysis.statistics.sample import PAIRED, satterthwaite_degrees
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation, ExpectationKind
 from harness.config.space import Space
@@ -78,6 +79,8 @@ class ClaimPower:
     """Seconds of computing for a pair, on all of its threads; None if unknown."""
     is_timed: bool
     """Whether `pair_s` is from runs, rather than from the rough rule of `harness run --dry-run`."""
+    is_paired: bool = True
+    """Whether the spread is that of the contrast by seed, rather than of independent arms."""
 
 
 def claim_powers(
@@ -110,7 +113,8 @@ def _claim_power(
     sd: float | None,
     power: float,
 ) -> ClaimPower:
-    spread = _spread(result, sd)
+    is_paired = study.search.pairing == "seed"
+    spread, shares = _spread(result, sd), PAIRED if is_paired else _shares(claim, result)
     expectation = Expectation.parse(claim.expect)
     effects = effects or _effects(claim, expectation, result, spread)
     pair_s = seconds_per_pair(study, result) if result is not None and result.values else 0.0
@@ -118,10 +122,19 @@ def _claim_power(
         claim,
         plan,
         spread,
-        tuple(_effect_power(effect, claim, expectation, plan, spread, power) for effect in effects),
+        tuple(_effect_power(effect, claim, expectation, plan, spread, shares, power) for effect in effects),
         pair_s or _estimated_pair_s(claim, study, space, store),
         is_timed=pair_s > 0,
+        is_paired=is_paired,
     )
+
+
+def _shares(claim: Claim, result: ClaimResult | None) -> tuple[float, ...]:
+    """The share of each independent arm in the variance of the contrast: as observed, else as of equal spreads."""
+    if result is not None and result.estimate is not None and result.estimate.sd > 0:
+        return result.estimate.shares
+    squares = [weight**2 for weight in claim.contrast.values()]
+    return tuple(square / sum(squares) for square in squares)
 
 
 def _spread(result: ClaimResult | None, assumed: float | None) -> Spread:
@@ -130,11 +143,12 @@ def _spread(result: ClaimResult | None, assumed: float | None) -> Spread:
     estimate = None if result is None else result.estimate
     if estimate is None or estimate.sd == 0:
         return Spread(1.0, SpreadSource.UNIT)
+    import numpy as np
     from scipy.stats import chi2
 
-    n = estimate.n
-    low, high = (estimate.sd * math.sqrt((n - 1) / float(chi2.ppf(p, n - 1))) for p in (0.9, 0.1))
-    return Spread(estimate.sd, SpreadSource.RUNS, n, low, high)
+    degrees = float(satterthwaite_degrees(np.array(estimate.shares), estimate.n))
+    low, high = (estimate.sd * math.sqrt(degrees / float(chi2.ppf(p, degrees))) for p in (0.9, 0.1))
+    return Spread(estimate.sd, SpreadSource.RUNS, estimate.n, low, high)
 
 
 def _effects(claim: Claim, expectation: Expectation, result: ClaimResult | None, spread: Spread) -> tuple[float, ...]:
@@ -151,14 +165,20 @@ def _effects(claim: Claim, expectation: Expectation, result: ClaimResult | None,
 
 
 def _effect_power(
-    effect: float, claim: Claim, expectation: Expectation, plan: Plan, spread: Spread, power: float
+    effect: float,
+    claim: Claim,
+    expectation: Expectation,
+    plan: Plan,
+    spread: Spread,
+    shares: tuple[float, ...],
+    power: float,
 ) -> EffectPower:
     first = max(2, plan.first)
     ignore = None if spread.source == SpreadSource.UNIT else claim.ignore  # which is in units of the metric
 
     def needed(sd: float) -> tuple[int, float] | None:
         plans = pairs_for_power(
-            first, expectation, effect, sd, alpha=plan.alpha, power=power, most=MOST_PAIRS, ignore=ignore
+            first, expectation, effect, sd, alpha=plan.alpha, power=power, most=MOST_PAIRS, ignore=ignore, shares=shares
         )
         return None if plans is None else (plans[0], plans[1].expected_pairs())
 
@@ -166,7 +186,7 @@ def _effect_power(
     ends = [pairs if end is None else needed(end) for end in (spread.low, spread.high)]
     low, high = (None if end is None else end[0] for end in ends)
     count, expected = pairs or (None, None)
-    chances = decision_chances(plan, expectation, effect, spread.sd, ignore=ignore)
+    chances = decision_chances(plan, expectation, effect, spread.sd, ignore=ignore, shares=shares)
     return EffectPower(effect, count, expected, (low, high), chances.chance)
 
 

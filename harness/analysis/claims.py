@@ -1,11 +1,12 @@
 """Evaluates the claims of a study on the stored runs, and lists the runs that could decide the undecided ones.
 
-Seeds are paired: for each seed that all arms of a claim have completed, the contrast is one number. More seeds are
-added one at a time, only to the arms of undecided claims; `harness.analysis.statistics` describes how the error rate is
-kept.
+Each seed that all arms of a claim have completed counts: as one value of the contrast, or, with `search.pairing: none`,
+as one value of each arm. So a seed that an arm lost is left out of all arms, without pairing too: every look has the
+same seeds in all arms, and what is lost by its outcome is visible as a seed (`LostPair`). More seeds are added one at a
+time, only to the arms of undecided claims; `harness.analysis.statistics` describes how the error rate is kept.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis.configuration_result import of_one_environment, read_run_results
@@ -17,6 +18,7 @@ from harness.analysis.statistics import (
     Estimate,
     ExtendedPlan,
     Plan,
+    Values,
     Verdict,
     estimate_effect,
     holm,
@@ -28,11 +30,13 @@ from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula
 from harness.config.space import Candidate, Space
-from harness.config.study import Claim, Study
+from harness.config.study import Claim, Pairing, Study
 from harness.storage import RunRow, Store
 from harness.training.environment import Environment
 from harness.training.run import Run, RunState
 
+ANALYSES: dict[Pairing, str] = {"seed": "paired by seed", "none": "unpaired (Welch)"}
+"""The tests of claims as text, by `search.pairing`."""
 WITHOUT_VALUE = (RunState.DIVERGED, RunState.OUT_OF_MEMORY, RunState.TIMED_OUT, RunState.LOST, RunState.FAILED)
 """States of runs that ended on their own without being complete."""
 
@@ -86,11 +90,28 @@ class ClaimResult:
     """The limit that all arms are at, if any: they cannot be distinguished then, and the claim stays undecided."""
     is_used_up: bool = False
     """Whether the plan has had its last look, so that further seeds can only bring an exploratory verdict."""
+    is_paired: bool = True
+    """Whether the test is of the contrast by seed, rather than of independent arms."""
 
     @property
     def pairs(self) -> int:
         """Number of seeds of the contrast, including lost ones."""
         return len(self.values) + len({pair.seed for pair in self.lost_pairs})
+
+    @property
+    def pairing(self) -> Pairing:
+        """`search.pairing` of the study."""
+        return "seed" if self.is_paired else "none"
+
+    @property
+    def tested_values(self) -> Values:
+        """What is tested, by seed: the contrast, or its terms if the arms are independent."""
+        return self.values if self.is_paired else self.terms
+
+    @property
+    def terms(self) -> list[tuple[float, ...]]:
+        """The terms of the contrast by seed: weight times value of each arm."""
+        return _terms(self.claim, self.arm_values, self.seeds)
 
     @property
     def variance_removed(self) -> float | None:
@@ -136,13 +157,15 @@ class _ClaimRuns:
     limit: Limit | None
     pairs: SeedRuns
     """The complete runs of all arms, by seed of `paired`."""
+    is_paired: bool
 
     def estimate(self, plan: Plan | ExtendedPlan) -> Estimate | None:
         """The effect under a plan; None before there is a value."""
         if not self.paired:
             return None
         is_exact = Formula(self.claim.metric).names <= set(COST_OBJECTIVES)
-        values = list(self.paired.values())
+        is_by_seed = self.is_paired or is_exact
+        values = list(self.paired.values()) if is_by_seed else _terms(self.claim, self.arm_values, self.paired)
         return estimate_effect(values, self.expectation, plan, ignore=self.claim.ignore, exact=is_exact)
 
     def p_of(self, estimate: Estimate | None) -> float:
@@ -165,12 +188,7 @@ def evaluate_claims(
     claims = [_in_order(runs, history.seeds_first(runs.claim.name)) for runs in unordered]
     plans = [history.plan_of(runs.claim.name) for runs in claims]
     elsewhere = foreign_looks(study, store)
-    late = [
-        f"the claim was added after {n} runs"
-        if (n := history.added_after(runs.claim.name)) is not None
-        else elsewhere.reason(runs.claim, study, runs.pairs)
-        for runs in claims
-    ]
+    late = [history.late_reason(runs.claim.name) or elsewhere.reason(runs.claim, study, runs.pairs) for runs in claims]
     estimates = [runs.estimate(plan) for runs, plan in zip(claims, plans, strict=True)]
     as_new = [
         estimate if plan == history.plan else runs.estimate(history.plan)
@@ -221,6 +239,7 @@ def _claim_result(
         runs=runs.runs,
         lost_pairs=runs.lost_pairs,
         note=_note(plan, reason),
+        is_paired=runs.is_paired,
         is_used_up=len(runs.paired) >= plan.most,
     )
     if estimate is None:
@@ -294,7 +313,14 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, environm
     by_seed = [{run.row.run.seed: run.row for run in of_arm} for of_arm in of_arms]
     pairs = {seed: tuple(arm_rows[seed] for arm_rows in by_seed) for seed in paired}
     expectation = Expectation.parse(claim.expect)
-    return _ClaimRuns(claim, expectation, arms, values, paired, missing, rows, lost_pairs, limit, pairs)
+    is_paired = study.search.pairing == "seed"
+    return _ClaimRuns(claim, expectation, arms, values, paired, missing, rows, lost_pairs, limit, pairs, is_paired)
+
+
+def _terms(claim: Claim, arm_values: Sequence[Mapping[int, float]], seeds: Iterable[int]) -> list[tuple[float, ...]]:
+    """The terms of the contrast by seed: weight times value of each arm."""
+    arms = list(zip(claim.contrast.values(), arm_values, strict=True))
+    return [tuple(weight * values[seed] for weight, values in arms) for seed in seeds]
 
 
 def _lost_pairs(

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from harness.analysis.formatting import plural
-from harness.analysis.statistics.sequential import Sample
+from harness.analysis.statistics.sample import Sample
 from harness.config.measures import CHANCE_TOP1, VAL_IMAGES
 from harness.config.study import CURVES
 from harness.training.run import Epoch, Run

@@ -2,12 +2,13 @@
 
 Every change is stored with the seeds of each claim's pairs at that time, so that a later evaluation of the study has
 the same verdicts. A file that differs from the stored one, because it was edited and not run since, counts as changed
-now. Earlier looks are those of other studies at the same runs, before the study was started.
+now; what cannot change when it is run (`config.study_growth`), such as the pairing, leaves its claims exploratory
+meanwhile. Earlier looks are those of other studies at the same runs, before the study was started.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
@@ -24,7 +25,9 @@ from harness.storage.rows import CLAIMS_EVENT
 from harness.training.run import RunState
 
 DECISIVE_KEYS = ("metric", "contrast", "expect", "ignore")
-"""Keys of a claim that decide its verdict, together with the plan of its study."""
+"""Keys of a claim that decide its verdict, together with the plan of its study and with `search.pairing`."""
+DEFAULTS = {"metric": "top1"}
+"""Values of keys that a file of an earlier version may lack, if they are not null."""
 SeedRuns = Mapping[int, tuple[RunRow, ...]]
 """The complete runs of all arms of a claim, by seed."""
 
@@ -63,6 +66,8 @@ class FileHistory:
     plan: Plan
     """The plan that is in force now."""
     changes: tuple[FileChange, ...] = ()
+    edited: Mapping[str, str] = field(default_factory=dict)
+    """Reason by claim, for claims that would be judged otherwise than those that the study was started with."""
 
     def plan_of(self, claim: str) -> Plan | ExtendedPlan:
         """The plans that were in force for a claim, in order."""
@@ -78,17 +83,36 @@ class FileHistory:
             seeds |= dict.fromkeys(change.seeds.get(claim, ()))
         return tuple(seeds)
 
-    def added_after(self, claim: str) -> int | None:
-        """Number of complete runs of the study when the claim was added; None for a claim older than all runs."""
+    def late_reason(self, claim: str) -> str | None:
+        """Reason why a claim is newer than its data; None if it is as it was before the first run."""
         runs = next((change.runs for change in self.changes if claim in change.claims), 0)
-        return runs or None
+        return f"the claim was added after {runs} runs" if runs else self.edited.get(claim)
 
 
 def file_history(study: Study, store: Store, paired: Mapping[str, Sequence[int]]) -> FileHistory:
     """The history of a study file; `paired` has the seeds of the complete pairs now, by claim."""
     changes = tuple(map(FileChange.read, store.changes(study.study)))
     pending = pending_change(study, store, paired)
-    return FileHistory(claim_plan(study), changes if pending is None else (*changes, pending))
+    edited = _edited_claims(study, store)
+    return FileHistory(claim_plan(study), changes if pending is None else (*changes, pending), edited)
+
+
+def _edited_claims(study: Study, store: Store) -> dict[str, str]:
+    """The claims whose file was edited after runs and not run since, in what decides a verdict; each with a reason."""
+    try:
+        stored = _stored_claims(store.study(study.study).resolved)
+    except NotFound:
+        return {}
+    edited = {}
+    for claim in study.claims:
+        if claim.name not in stored.names:
+            continue
+        before, now = stored.decisive[claim.name], _decisive(claim.model_dump(mode="json"), study.search.pairing)
+        if changed := [f"`{key}`" for key in now if now[key] != before[key]]:
+            edited[claim.name] = (
+                f"the file has another {' and '.join(changed)} than the one that the study was run with"
+            )
+    return edited if edited and _complete_runs(study, store) else {}
 
 
 def pending_change(
@@ -123,10 +147,18 @@ class _StoredClaims:
     """The parts of a stored study file that decide its verdicts."""
 
     plan: tuple[int, int]
-    names: frozenset[str]
-    metrics: frozenset[str]
-    claims: frozenset[str]
-    """Claims with their plan, as text from `_decisive`."""
+    decisive: Mapping[str, Mapping[str, Any]]
+    """What decides the verdict of each claim, apart from the plan, by name."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the claims."""
+        return frozenset(self.decisive)
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Metrics of the claims."""
+        return frozenset(keys["metric"] for keys in self.decisive.values())
 
 
 @lru_cache(maxsize=64)
@@ -135,16 +167,13 @@ def _stored_claims(resolved: str) -> _StoredClaims:
     claims, search = values.get("claims") or (), values.get("search") or {}
     first = search.get("seeds", 3)
     plan = first, max(first, search.get("max_seeds") or 0)
-    return _StoredClaims(
-        plan,
-        frozenset(str(claim.get("name")) for claim in claims),
-        frozenset(claim.get("metric", "top1") for claim in claims),
-        frozenset(_decisive(claim, plan) for claim in claims),
-    )
+    pairing = search.get("pairing", "seed")
+    return _StoredClaims(plan, {str(claim.get("name")): _decisive(claim, pairing) for claim in claims})
 
 
-def _decisive(claim: Mapping[str, Any], plan: tuple[int, int]) -> str:
-    return json.dumps([{key: claim.get(key) for key in DECISIVE_KEYS}, plan], sort_keys=True)
+def _decisive(claim: Mapping[str, Any], pairing: str) -> dict[str, Any]:
+    keys = {key: claim.get(key, DEFAULTS.get(key)) for key in DECISIVE_KEYS}
+    return keys | {"search.pairing": pairing}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +187,12 @@ class ForeignLooks:
     def reason(self, claim: Claim, study: Study, pairs: SeedRuns) -> str | None:
         """Reason why a verdict of the claim has no error rate; None if no other study had looked at its pairs.
 
-        A study with the same claim and the same plan has taken the same looks, which add no error.
+        A study with the same claim, plan and pairing has taken the same looks, which add no error.
         """
-        decisive = _decisive(claim.model_dump(mode="json"), seeds_of(study.search))
+        decisive = _decisive(claim.model_dump(mode="json"), study.search.pairing)
         for name, claims, ids in self.studies:
-            if claim.metric not in claims.metrics or decisive in claims.claims:
+            is_same = claims.plan == seeds_of(study.search) and decisive in claims.decisive.values()
+            if claim.metric not in claims.metrics or is_same:
                 continue
             earlier_seeds = [seed for seed, rows in pairs.items() if self._had(rows, ids)]
             if earlier_seeds:
@@ -189,7 +219,7 @@ def _looked(
 ) -> Iterator[tuple[str, _StoredClaims, frozenset[str]]]:
     for row in studies:
         claims = _stored_claims(row.resolved)
-        if row.name == study or not claims.claims:
+        if row.name == study or not claims.decisive:
             continue
         first = store.first_event(row.name, CLAIMS_EVENT)
         if first is not None and first.time <= started:

@@ -122,7 +122,7 @@ def _prospect(study: Study, result: ClaimResult, plan: Plan) -> ClaimProspect:
     if result.estimate is None or result.estimate.sd == 0:
         return ClaimProspect(result.claim.name, pairs, plan.most, None, plan.most - pairs, pair_s)
     expectation = Expectation.parse(result.claim.expect)
-    chances = predicted_chances(plan, expectation, result.values, ignore=result.claim.ignore)
+    chances = predicted_chances(plan, expectation, result.tested_values, ignore=result.claim.ignore)
     to_go = chances.expected_pairs(pairs)
     return ClaimProspect(result.claim.name, pairs, plan.most, chances.chance, to_go, pair_s)
 

@@ -142,6 +142,7 @@ def claim_values(result: ClaimResult, environment: Environment | None = None) ->
     claim, estimate = result.claim, result.estimate
     return {
         **claim.model_dump(mode="json"),
+        "pairing": result.pairing,
         "verdict": str(result.verdict),
         "values": list(result.values),
         "seeds": list(result.seeds),

@@ -42,6 +42,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser.add_argument("--first", type=positive, default=3, metavar="N", help="pairs at the first look (default: 3)")
     parser.add_argument("--most", type=positive, default=8, metavar="N", help="pairs at the last look (default: 8)")
     parser.add_argument(
+        "--pairing",
+        choices=("seed", "none"),
+        help="test the drawn studies with this `search.pairing` (default: that of the study)",
+    )
+    parser.add_argument(
         "--studies", type=int, default=10_000, metavar="N", help="studies to draw at random (default: 10000)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random draws (default: 0)")
@@ -79,11 +84,13 @@ def run(args: Namespace) -> int:
         raise UserError(f"`--first` and `--most` must be a plan: {error}") from error
     if args.images is not None and args.validation_sets is None:
         raise UserError("`--images` needs `--validation-sets`", value=args.images)
+    if args.pairing is not None and (args.validation_sets is not None or len(args.files) > 1):
+        raise UserError("`--pairing` needs one study of two equal arms, and no `--validation-sets`", value=args.pairing)
     claims = tuple(read_claim(path, workspace_of(args)) for path in args.files)
     if args.validation_sets is not None:
         return _judge_further(args, claims, plan)
     if len(claims) == 1:
-        outcome = measure_error_rate(claims[0], plan, studies=args.studies, seed=args.seed)
+        outcome = measure_error_rate(claims[0], plan, args.pairing, studies=args.studies, seed=args.seed)
     else:
         outcome = split_effect(claims, plan)
     if args.json:

@@ -28,7 +28,10 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
         "--effect", type=float, nargs="+", metavar="E", default=(), help="true effects, in units of the claim's metric"
     )
     parser.add_argument(
-        "--sd", type=float, metavar="S", help="assume this standard deviation of the pairs, instead of the stored one"
+        "--sd",
+        type=float,
+        metavar="S",
+        help="assume this standard deviation of the contrast, instead of the stored one",
     )
     parser.add_argument("--power", type=float, default=0.8, metavar="P", help="asked power (default: 0.8)")
     parser.add_argument("--workers", type=positive, metavar="N", help="workers (default: as many as fit)")

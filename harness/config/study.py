@@ -13,6 +13,7 @@ HALVING_FACTOR = 3
 """One in three configurations of a rung is promoted (asynchronous successive halving, Li et al. 2020)."""
 RESERVED_NAMES = ("bench", "calibrations", "claims", "erf", "full_scale")
 """Folders in the results folder that belong to no study."""
+Pairing = Literal["seed", "none"]
 CURVES = ("top1", "val_loss")
 """Objectives that are measured after every epoch, so that a pruner can use them."""
 
@@ -73,6 +74,13 @@ class Search(StrictModel):
     that gains the most chance of a verdict for its computing; null for none."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
+    pairing: Pairing = "seed"
+    """How claims are tested: by t tests of the contrast by seed; or of independent arms, with the sum of their
+    variances (Welch). A part of the plan of the claims, to be chosen before the first run.
+
+    Pairing is of use where seeds have similar effects on all arms (`variance_removed_by_pairing` in `summary.json`);
+    where they have not, it costs degrees of freedom.
+    """
     pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
     """The rule that discards a bad configuration after the first epochs of a screening run.
 

@@ -23,7 +23,7 @@ FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "calibrat
 by its content, not by its folder; see `harness.storage.data_changes`."""
 DESCRIPTIVE_KEYS = ("says", "paper")
 """Keys of a claim that do not affect its verdict."""
-COMPARED_KEYS = ("axes", "bases", "claims", "search.seeds", "search.max_seeds")
+COMPARED_KEYS = ("axes", "bases", "claims", "search.seeds", "search.max_seeds", "search.pairing")
 """Keys that may be extended; each is compared by its own rule."""
 
 
@@ -43,6 +43,7 @@ def compare_studies(before: str, now: str) -> StudyChanges:
     started, study = Study.model_validate(old), Study.model_validate(new)
     differences = [
         *_seeds(started.search, study.search),
+        *_pairing(started, study),
         *_axes(started, study),
         *_bases(started, study),
         *_claims(started, study),
@@ -98,6 +99,13 @@ def _seeds(old: Search, new: Search) -> Iterator[KeyChange]:
             continue
         if was != becomes:
             yield "added" if becomes > was else "refused", _change_text(f"search.{key}", was, becomes)
+
+
+def _pairing(old: Study, new: Study) -> Iterator[KeyChange]:
+    """A part of the plan of the claims, which can be chosen as long as there are none."""
+    was, becomes = old.search.pairing, new.search.pairing
+    if was != becomes:
+        yield "refused" if old.claims else "added", _change_text("search.pairing", was, becomes)
 
 
 def _axes(old: Study, new: Study) -> Iterator[KeyChange]:

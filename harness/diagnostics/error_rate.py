@@ -7,16 +7,21 @@ from typing import Any, NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.claims import ClaimResult
+from harness.analysis.claims import ANALYSES, ClaimResult
 from harness.analysis.formatting import plural
 from harness.analysis.results import noise_line, study_results
 from harness.analysis.statistics import Plan
 from harness.analysis.statistics.calibration import ErrorRate, VarianceParts, false_verdicts, variance_parts
-from harness.analysis.statistics.sequential import Sample
+from harness.analysis.statistics.sample import Sample
 from harness.analysis.study_reader import open_study_reader
+<<<<<<< HEAD
 from harness.config.recipe_axes import is_recipe_axis
 from harness.config.space import Candidate
+=======
+from harness.config.study import Pairing
+>>>>>>> unpaired
 from harness.errors import UserError
+from harness.report.claims import variance_text
 from harness.report.console import indented
 from harness.storage.workspace import Workspace
 from harness.system.command_line import command_line
@@ -42,6 +47,8 @@ class AATestResult(NamedTuple):
     """The rate of false verdicts, for an A/A test."""
     parts: VarianceParts | None
     """The variance of the effect, for several data sets."""
+    pairing: Pairing = "seed"
+    """How the drawn studies of an A/A test were tested."""
 
     @property
     def holds(self) -> bool:
@@ -66,12 +73,26 @@ def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
     return RecordedClaim(study, claims[0], noise)
 
 
+<<<<<<< HEAD
 def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
     """The share of drawn studies that reach a verdict. Raises `UserError` for unequal arms or too few seeds."""
     result, arms = recorded.result, [arm.trained for arm in recorded.result.arms]
     equal = {(spec.replace(replica=0).fingerprint(), recipe.fingerprint()) for spec, recipe in arms}
     if len(arms) != 2 or len(equal) != 1 or sum(result.claim.contrast.values()) != 0:
         rule = "an A/A test must have two arms of one network and recipe, weighed alike, that differ in `replica` alone"
+=======
+def measure_error_rate(
+    recorded: RecordedClaim, plan: Plan, pairing: Pairing | None = None, *, studies: int, seed: int
+) -> AATestResult:
+    """The share of drawn studies that reach a verdict, tested with the pairing of the study or with another one.
+
+    Raises `UserError` for unequal arms or too few seeds.
+    """
+    result, specs = recorded.result, [arm.spec for arm in recorded.result.arms]
+    networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
+    if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
+        rule = "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone"
+>>>>>>> unpaired
         remedy = "See search_spaces/aa.yaml. Or name several studies, one per data set, to split their effect."
         raise UserError(rule, value=", ".join(result.claim.contrast), place=recorded.study, remedy=remedy)
     if len(result.values) < LEAST_SEEDS:
@@ -79,8 +100,10 @@ def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, see
         raise UserError(rule, value=len(result.values), place=recorded.study)
     if plan.most > len(result.values):
         raise UserError("`--most` must be at most the seeds that there are", value=plan.most, place=recorded.study)
-    rate = false_verdicts(result.values, plan, studies=studies, seed=seed)
-    return AATestResult((recorded,), plan, rate, None)
+    pairing = pairing or result.pairing
+    values = result.values if pairing == "seed" else result.terms
+    rate = false_verdicts(values, plan, studies=studies, seed=seed)
+    return AATestResult((recorded,), plan, rate, None, pairing)
 
 
 def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResult:
@@ -118,8 +141,8 @@ def outcome_view(outcome: AATestResult) -> RenderableType:
 def _rate_lines(outcome: AATestResult) -> list[str]:
     (recorded,), rate, plan = outcome.recorded, outcome.rate, outcome.plan
     assert rate is not None
-    pairs = Sample.of(recorded.result.values)
-    looks = f"looks at {plan.looks[0]} to {plan.most} pairs"
+    pairs, removed = Sample.of(recorded.result.values), recorded.result.variance_removed
+    looks = f"looks at {plan.looks[0]} to {plan.most} pairs, {ANALYSES[outcome.pairing]}"
     share = f"{100 * rate.share:.2f} % [{100 * rate.low:.2f}, {100 * rate.high:.2f}]"
     return [
         f"{plural(pairs.n, 'pair')} of equal arms: mean difference {pairs.mean:.2f}, standard deviation "
@@ -128,6 +151,7 @@ def _rate_lines(outcome: AATestResult) -> list[str]:
         f"{100 * plan.alpha:g} % are allowed.",
         "Each study is a random subset of the pairs in random order; the arms of a pair are swapped at random, as "
         "equal arms may be. The interval covers the random draws of studies, given these runs.",
+        *([] if removed is None else [f"Pairing by seed {variance_text(removed)} the variance of the difference."]),
         *([recorded.noise] if recorded.noise else []),
     ]
 
@@ -142,8 +166,8 @@ def _part_lines(outcome: AATestResult) -> list[str]:
         f"{claim.name} ({claim.metric}): {parts.effect:.2f} on average over {parts.sets} data sets with {seeds} each.",
         f"Standard deviation between data sets {between:.2f}, between the seeds of one {within:.2f} (F test that all "
         f"data sets have one effect: p = {parts.p:.2g}).",
-        f"A nominal 95 % interval from {seeds} of one data set contains the effect over all in {share} at these "
-        f"variances; {held.hits} of {held.studies} contained the mean of the other data sets.",
+        f"A nominal 95 % interval from {seeds} of one data set, paired, contains the effect over all in {share} at "
+        f"these variances; {held.hits} of {held.studies} contained the mean of the other data sets.",
         *([noise] if noise else []),
     ]
 
@@ -157,6 +181,7 @@ def outcome_values(outcome: AATestResult) -> dict[str, Any]:
         "noise": outcome.recorded[0].noise,
         "pairs": {claim.study: list(claim.result.values) for claim in outcome.recorded},
         "plan": plan,
+        "pairing": outcome.pairing,
         "false_verdicts": None if rate is None else rate._asdict() | {"share": rate.share},
         "data_sets": None if parts is None else parts._asdict() | {"held": parts.held._asdict()},
         "holds": outcome.holds,

@@ -203,8 +203,8 @@ def _scheme_cells(scheme: Scheme) -> tuple[str, str, str]:
 def _closing_lines(noise: ImageNoise) -> list[str]:
     return [
         "sd: standard deviation of the estimated effect around the effect over all networks and images; stated: the "
-        "standard error that a study states (root mean square); coverage: of its nominal 95 % t interval. On the left, "
-        "computed from the variance components for normal noise; on the right, measured on "
+        "standard error that a study of pairs states (root mean square); coverage: of its nominal 95 % t interval. On "
+        "the left, computed from the variance components for normal noise; on the right, measured on "
         f"{noise.settings.studies:,} studies drawn from these pairs and sets without replacement. If a study has most "
         "of the recorded pairs, the drawn studies are nearly identical, and their coverage holds only for this table.",
         "A validation set that all pairs share adds noise that their spread does not show and that more pairs do not "

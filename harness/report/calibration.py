@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.calibration import CandidateResult, Contrast, DecisionCost
+from harness.analysis.claims import ANALYSES
 from harness.analysis.formatting import DASH, format_duration, format_metric, format_params, plural
 from harness.analysis.statistics.decision_pairs import POWER, Range
 from harness.analysis.statistics.power import MOST_PAIRS
@@ -112,7 +113,8 @@ def tables_of(result: CalibrationResult) -> Iterator[ResultTable]:
 def _claim_table(result: CalibrationResult, contrast: Contrast) -> ResultTable:
     arms = " / ".join(contrast.weights)
     kind = "" if contrast.is_own else ", from the same runs"
-    title = f"{contrast.claim} by {contrast.metric}{kind} (arms {arms})"
+    how = "" if contrast.is_paired else f", {ANALYSES['none']}"
+    title = f"{contrast.claim} by {contrast.metric}{kind} (arms {arms}{how})"
     headings = (
         "recipe",
         "n",
@@ -226,6 +228,7 @@ def calibration_values(result: CalibrationResult) -> dict[str, Any]:
     plan, best = result.plan, result.best
     return {
         "study": plan.file.study.study,
+        "pairing": plan.file.study.search.pairing,
         "stages": list(plan.stages),
         "core_minutes": result.core_minutes,
         "power": POWER,

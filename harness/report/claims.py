@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.analysis.claims import ClaimResult
+from harness.analysis.claims import ANALYSES, ClaimResult
 from harness.analysis.formatting import DASH, format_metric, plural, printable
 from harness.analysis.limits import Limit
 from harness.analysis.results import StudyResults, noise_line
@@ -16,6 +16,7 @@ from harness.analysis.reuse import other_environments
 from harness.analysis.statistics import Estimate, Verdict
 from harness.analysis.summary import SUMMARY_FILES
 from harness.config.expectation import Expectation
+from harness.config.study import Pairing
 from harness.errors import NotFound, UserError
 from harness.report.console import indented, plain_table
 from harness.training.environment import Environment
@@ -39,7 +40,8 @@ def claims_view(results: StudyResults) -> list[RenderableType]:
         table.add_row(Text(result.claim.name), verdict, *_claim_cells(result), Text(result.claim.expect))
     sentences = (indented(line) for result in results.claims for line in _sentences(result, results.environment))
     confirmed = sum(result.p is not None or result.estimate is None for result in results.claims)
-    how = f"error rate 5 % over all looks; p corrected over {plural(confirmed, 'claim')} (Holm)"
+    analysis = ANALYSES[results.claims[0].pairing]
+    how = f"error rate 5 % over all looks, {analysis}; p corrected over {plural(confirmed, 'claim')} (Holm)"
     return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *sentences, Text()]
 
 
@@ -51,6 +53,12 @@ def format_p(p: float | None) -> str:
 def format_interval(low: float | None, high: float | None, metric: str) -> str:
     """An interval, such as [1.20, 3.40]."""
     return DASH if low is None or high is None else f"[{format_metric(low, metric)}, {format_metric(high, metric)}]"
+
+
+def variance_text(removed: float) -> str:
+    """What pairing does to a variance, such as `removes 12 % of`."""
+    size = f"{100 * abs(removed):.0f} %"
+    return f"removes {size} of" if removed >= 0 else f"adds {size} to"
 
 
 def _claim_cells(result: ClaimResult) -> Iterable[Text | str]:
@@ -77,6 +85,8 @@ def _sentences(result: ClaimResult, environment: Environment | None) -> Iterable
     if result.lost_pairs:
         why = "; ".join(pair.text for pair in result.lost_pairs)
         yield f"  {_n(result)} seeds: {why}. Seeds lost because of their outcome are missing from effect and interval."
+    if not result.is_paired and (removed := result.variance_removed) is not None:
+        yield f"  Unpaired; pairing by seed {variance_text(removed)} the variance (n = {len(result.values)})."
     if result.note:
         yield f"  Its error rate: {result.note}."
     if result.limit == Limit.CHANCE:
@@ -142,9 +152,10 @@ class ClaimSummary(SummaryModel):
     expect: str
     ignore: float | None
     paper: str | None
+    pairing: Pairing = "seed"
     verdict: Verdict
     values: tuple[float, ...]
-    """The contrast, one number per pair."""
+    """The contrast, one number per seed."""
     effect: float | None
     interval: tuple[float, float] | None
     n: int

@@ -26,6 +26,7 @@ def power_values(claims: Sequence[ClaimPower], power: float, workers: int) -> di
 def _values(claim: ClaimPower) -> dict[str, Any]:
     return {
         "name": claim.claim.name,
+        "pairing": "seed" if claim.is_paired else "none",
         "plan": {"first": claim.plan.first, "most": claim.plan.most, "alpha": claim.plan.alpha},
         "sd": asdict(claim.spread),
         "pair_s": claim.pair_s,
@@ -37,7 +38,7 @@ def _values(claim: ClaimPower) -> dict[str, Any]:
 def _claim_view(claim: ClaimPower, power: float, workers: int) -> Iterator[RenderableType]:
     unit = " x sd" if claim.spread.source == SpreadSource.UNIT else ""
     yield Text(claim.claim.name, style="bold").append(f"  {claim.claim.expect}", style="dim")
-    yield indented(_spread_text(claim.spread, claim.claim.metric))
+    yield indented(_spread_text(claim))
     own = f"by {claim.plan.most} seeds"
     table = plain_table((f"effect{unit}",), (f"pairs for {power:.0%}", "on average", "computing", "time", own))
     for effect in claim.effects:
@@ -46,18 +47,22 @@ def _claim_view(claim: ClaimPower, power: float, workers: int) -> Iterator[Rende
     yield Text()
 
 
-def _spread_text(spread: Spread, metric: str) -> str:
+def _spread_text(claim: ClaimPower) -> str:
+    spread, metric = claim.spread, claim.claim.metric
+    of_what = "its pairs" if claim.is_paired else "its contrast, unpaired"
     match spread.source:
         case SpreadSource.RUNS:
             low, high = format_metric(spread.low, metric), format_metric(spread.high, metric)
             return (
-                f"Standard deviation of its pairs: {format_metric(spread.sd, metric)} [{low}, {high}] "
+                f"Standard deviation of {of_what}: {format_metric(spread.sd, metric)} [{low}, {high}] "
                 f"(n = {spread.n}, 80 % interval); pairs in brackets are for its ends."
             )
         case SpreadSource.ASSUMED:
-            return f"Standard deviation of its pairs: {format_metric(spread.sd, metric)}, as assumed."
-        case _:
+            return f"Standard deviation of {of_what}: {format_metric(spread.sd, metric)}, as assumed."
+        case _ if claim.is_paired:
             return "The spread of its pairs is not known yet: effects are in units of their standard deviation."
+        case _:
+            return "The spread of its contrast is not known yet: effects are in units of it, for arms of equal spread."
 
 
 def _cells(effect: EffectPower, claim: ClaimPower, workers: int) -> tuple[str, ...]:

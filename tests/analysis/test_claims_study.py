@@ -9,10 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from claim_studies import CLAIM, CLAIMED, claim_results, claimed
-from tiny_studies import BRIEF, INLINE, TINY, Played, called, gains, started, write_study
+from scipy.stats import ttest_ind
+from tiny_studies import BRIEF, INLINE, TINY, Played, called, gains, started, well, write_study
 
+from harness.analysis.claims import ClaimResult
 from harness.diagnostics.verify.recorded_claims import all_recorded_claims
 from harness.search.events import ClaimsEvaluated
 from harness.storage.workspace import Workspace
@@ -111,6 +114,70 @@ def test_a_seed_that_an_arm_lost_is_no_pair(tmp_path: Path) -> None:
     assert 1 not in result.seeds and {0, 2} < set(result.seeds)
 
 
+def unpaired(folder: Path, **overrides: Any) -> Played:
+    return claimed(folder, search={"seeds": 3, "max_seeds": 6, "pairing": "none"}, **overrides)
+
+
+def test_without_pairing_the_arms_are_tested_as_independent(tmp_path: Path) -> None:
+    """The seeds make the same difference to both arms, so that only the difference has no spread."""
+    results: list[ClaimResult] = []
+    for folder, make in ((tmp_path / "paired", claimed), (tmp_path / "unpaired", unpaired)):
+        folder.mkdir()
+        played = make(folder)
+        for _ in played.events(well):
+            pass
+        results += claim_results(played)
+    paired, independent = results
+    assert paired.estimate is not None and independent.estimate is not None
+    assert paired.values[:3] == independent.values[:3] and paired.estimate.sd == 0
+    large, small = ([values[seed] for seed in independent.seeds] for values in independent.arm_values)
+    assert independent.estimate.sd == pytest.approx(math.hypot(np.std(large, ddof=1), np.std(small, ddof=1)))
+    assert independent.estimate.p <= ttest_ind(large, small, equal_var=False).pvalue * 8
+    assert str(independent.verdict) == "supported" and len(independent.values) == 3
+    assert independent.variance_removed == pytest.approx(1)
+
+
+def test_without_pairing_open_claims_get_seeds_for_all_arms_and_a_prospect(tmp_path: Path) -> None:
+    played = unpaired(tmp_path)
+    events = [event for event, _, _ in played.events(gains(K13=0.55)) if isinstance(event, ClaimsEvaluated)]
+    assert events[0].arms == 2 and "% chance of a verdict by 6 seeds" in events[0].distances["larger_is_better"]
+    (result,) = claim_results(played)
+    assert result.arm_values[0].keys() == result.arm_values[1].keys() and len(result.seeds) > 3
+    before, played.executor = result, None
+    assert [event for event, _, _ in played.events(gains(K13=0.55)) if isinstance(event, ClaimsEvaluated)] == events[
+        -1:
+    ]
+    assert claim_results(played) == (before,)
+
+
+def test_without_pairing_a_seed_that_one_arm_lost_is_left_out_of_both_and_named(tmp_path: Path) -> None:
+    def script(job: Job) -> Iterator[Record]:
+        if job.run.seed == 1 and job.run.spec.K[0] == 3:
+            yield started()
+            yield Ended(RunState.DIVERGED, wall_s=1.0, cause="the training loss is nan in epoch 1")
+            return
+        yield from gains(K13=30)(job)
+
+    played = unpaired(tmp_path)
+    for _ in played.events(script):
+        pass
+    (result,) = claim_results(played)
+    assert 1 not in result.seeds and {0, 2} < set(result.seeds) and 1 in result.arm_values[0]
+    assert [pair.text for pair in result.lost_pairs] == ["seed 1 of K=3 diverged"]
+    assert result.estimate is not None and result.estimate.n == len(result.seeds)
+    output = called("show", played.path, cwd=tmp_path).stdout
+    assert "seed 1 of K=3 diverged. Seeds lost because of their outcome" in " ".join(output.split())
+
+
+def test_without_pairing_exact_metrics_are_exact(tmp_path: Path) -> None:
+    claim = CLAIM | {"name": "macs", "metric": "log2(macs)"}
+    played = unpaired(tmp_path, claims=[claim])
+    for _ in played.events(gains(K13=30)):
+        pass
+    (macs,) = claim_results(played)
+    assert macs.estimate is not None and macs.estimate.is_exact and str(macs.verdict) == "supported"
+
+
 def test_exact_metrics_need_no_further_seeds_and_missing_ones_are_named(tmp_path: Path) -> None:
     claims = [
         CLAIM | {"name": "macs", "metric": "log2(macs)", "contrast": {"K=13, reparam=5": 1, "K=3": -1}},
@@ -174,6 +241,17 @@ def test_a_longer_plan_for_runs_that_another_study_looked_at_is_exploratory(tmp_
     assert [result.verdict_text for result in claim_results(played)] == ["supported"], "the first study came before"
 
 
+def test_another_pairing_for_runs_that_another_study_looked_at_is_exploratory(tmp_path: Path) -> None:
+    for _ in claimed(tmp_path).events(gains(K13=30)):
+        pass
+    other = unpaired(tmp_path, study="other")
+    for _ in other.events(gains(K13=30)):
+        pass
+    (result,) = claim_results(other)
+    assert result.verdict_text == "exploratory: supported" and result.exploratory is not None
+    assert result.exploratory.reason == "3 of its 3 pairs were looked at before by the study `question`"
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("first", "second"),
@@ -219,6 +297,25 @@ def test_verify_judges_the_claims_of_every_recorded_study(tmp_path: Path) -> Non
     )
     result = called("verify", "--only", "claims", "--results", played.workspace.results, cwd=tmp_path)
     assert result.returncode == 0 and "supported" in result.stdout
+
+
+def test_verify_names_claims_without_pairing_and_compares_them_with_no_pairs(tmp_path: Path) -> None:
+    played = unpaired(tmp_path)
+    folder = played.workspace.results / "claims" / "question"
+    folder.mkdir(parents=True)
+    for _ in played.events(gains(K13=30)):
+        pass
+    values = json.loads(called("show", played.path, "--json", cwd=tmp_path).stdout)
+    (folder / "summary.json").write_text(json.dumps(values))
+    stored, kept = all_recorded_claims(played.workspace)
+    assert (stored.pairing, kept.pairing) == ("none", "none")
+    assert kept.compared == "the same runs are here; they agree"
+    output = called("verify", "--only", "claims", "--results", played.workspace.results, cwd=tmp_path).stdout
+    assert "larger_is_better, unpaired (Welch)" in output
+    (folder / "summary.json").write_text(json.dumps(values | {"claims": [values["claims"][0] | {"pairing": "seed"}]}))
+    *_, kept = all_recorded_claims(played.workspace)
+    assert kept.compared is not None
+    assert kept.compared.endswith("not compared: paired by seed as recorded, unpaired (Welch) by the study here")
 
 
 def test_a_claim_study_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from harness.analysis.statistics import Plan, estimate_effect, judge
 from harness.analysis.statistics.decision_pairs import POWER, effect_size, expected_pairs, pairs_to_decision
 from harness.analysis.statistics.estimates import Verdict
-from harness.analysis.statistics.sequential import Sample
+from harness.analysis.statistics.sample import Sample
 from harness.config.expectation import Expectation
 
 PLAN = Plan(3, 8)

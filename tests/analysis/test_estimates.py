@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.analysis.statistics import Plan, Verdict, estimate_effect, judge, seeds_to_decide, variance_removed
-from harness.analysis.statistics.sequential import Sample
+from harness.analysis.statistics.sample import Sample
 from harness.config.expectation import Expectation, ExpectationKind
 
 # Estimates

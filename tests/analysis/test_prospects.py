@@ -122,6 +122,23 @@ def test_power_of_stored_runs_names_pairs_time_and_the_chance_of_the_plan(tmp_pa
     assert small["pairs"] is None and small["chance"] < 0.2
 
 
+def test_power_without_pairing(tmp_path: Path) -> None:
+    """Seeds are needed for independent arms: of equal spread before any run, then as the runs have it."""
+    search = {"seeds": 3, "max_seeds": 8}
+    needed = {}
+    for pairing in ("seed", "none"):
+        (tmp_path / pairing).mkdir()
+        played = claimed(tmp_path / pairing, search=search | {"pairing": pairing})
+        output = called("power", "study.yaml", "--json", cwd=tmp_path / pairing)
+        (claim,) = json.loads(output.stdout)["claims"]
+        assert claim["pairing"] == pairing
+        needed[pairing] = [effect["expected"] for effect in claim["effects"]]
+        looks(played, gains(K13=0.1))
+    assert needed["none"][1] < needed["seed"][1] and needed["none"][2] < needed["seed"][2]
+    output = called("power", "study.yaml", cwd=tmp_path / "none")
+    assert "Standard deviation of its contrast, unpaired: " in output.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "rule"),
     [

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from harness.analysis.statistics import Plan, estimate_effect
+from harness.analysis.statistics import Plan, Values, estimate_effect
 from harness.analysis.statistics.conditional import Boundary, conditional_error
-from harness.analysis.statistics.sequential import Sample, rising_levels
+from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics.sequential import rising_levels
 from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 from harness.config.expectation import Expectation
 
@@ -111,8 +112,8 @@ def after_the_end(p: float, n: int) -> int | None:
     return 16 if n == 8 and p > 0.05 else None
 
 
-def outcome(values: list[float], stretch: Stretch) -> bool:
-    """Whether a study with these pairs comes to a verdict on `> 0`, its plan stretched as its data suggest."""
+def outcome(values: Values, stretch: Stretch) -> bool:
+    """Whether a study with these values comes to a verdict on `> 0`, its plan stretched as its data suggest."""
     plans = [Plan(3, 8)]
     changes: list[int] = []
     n, p = 3, 1.0
@@ -135,6 +136,31 @@ def test_stretched_null_studies_err_no_more_than_planned(stretch: Stretch) -> No
     rate = sum(outcome(rng.standard_normal(20).tolist(), stretch) for _ in range(STUDIES)) / STUDIES
     assert rate <= 0.05 + 1.96 * math.sqrt(0.05 * 0.95 / STUDIES)
     assert rate >= 0.03  # and they do not err less because nothing is ever decided
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stretch", [promising, whenever_undecided])
+@pytest.mark.parametrize("sds", [(1.0, 1.0), (10.0, 1.0)])
+def test_stretched_null_studies_of_independent_arms_do_not_either(sds: tuple[float, float], stretch: Stretch) -> None:
+    rng = np.random.default_rng(21)
+    rate = sum(outcome((rng.standard_normal((20, 2)) * sds).tolist(), stretch) for _ in range(STUDIES)) / STUDIES
+    assert 0.02 <= rate <= 0.05 + 1.96 * math.sqrt(0.05 * 0.95 / STUDIES)
+
+
+def test_a_stretched_plan_of_one_arm_is_that_of_pairs() -> None:
+    values = [2.2, 0.3, 1.8, 1.9, 0.4, 2.1, 1.7, 0.9, 1.2, 2.0]
+    plan = ExtendedPlan((Plan(3, 8), Plan(3, 12)), (5,))
+    paired, flat = (estimate_effect(each, ABOVE, plan) for each in (values, [(value, 0.0) for value in values]))
+    assert flat.evidence.supported == pytest.approx(paired.evidence.supported, rel=1e-6)
+    assert flat.repeated_interval == pytest.approx(paired.repeated_interval, rel=1e-4)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e9])
+def test_independent_arms_have_a_conditional_error_wherever_the_bound_is(far: float) -> None:
+    values = [(95.0, -91.0), (94.2, -92.5), (95.3, -90.1), (94.9, -91.9), (94.4, -91.2), (94.8, -90.8)]
+    plan = ExtendedPlan((Plan(3, 8), Plan(3, 12)), (4,))
+    p = plan.p_of(values)(Sample.of(values), far)
+    assert 0 < p < 0.05
 
 
 def test_a_stretch_without_the_correction_errs_more() -> None:

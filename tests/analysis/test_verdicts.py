@@ -8,7 +8,7 @@ from claim_plans import ABOVE_0, PLAN, verdict_of
 
 from harness.analysis.statistics import Estimate, Verdict, holm, judge
 from harness.analysis.statistics.estimates import Evidence
-from harness.analysis.statistics.sequential import Sample
+from harness.analysis.statistics.sample import Sample
 from harness.config.expectation import Expectation, ExpectationKind
 
 # Expectations

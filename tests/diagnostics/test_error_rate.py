@@ -128,6 +128,27 @@ def test_the_verb_counts_false_verdicts(tmp_path: Path) -> None:
     assert values["false_verdicts"]["studies"] == 10_000 and values["holds"]
 
 
+def test_the_rate_of_unpaired_studies_is_measured_on_the_same_runs(tmp_path: Path) -> None:
+    played(tmp_path)
+    rates = {}
+    for pairing in ("seed", "none"):
+        result = called("aa", "study.yaml", "--pairing", pairing, "--studies", "4000", "--json", cwd=tmp_path)
+        values = json.loads(result.stdout)
+        assert result.returncode == 0 and values["pairing"] == pairing, result.stderr
+        rates[pairing] = values["false_verdicts"]["share"]
+    assert rates["seed"] != rates["none"] <= 0.05
+    text = " ".join(called("aa", "study.yaml", "--pairing", "none", "--studies", "1000", cwd=tmp_path).stdout.split())
+    assert "with looks at 3 to 8 pairs, unpaired (Welch), " in text and "Pairing by seed " in text
+    result = called("aa", "study.yaml", "study.yaml", "--pairing", "none", cwd=tmp_path)
+    assert result.returncode == 2 and "`--pairing` needs one study" in result.stderr
+
+
+def test_a_study_without_pairing_is_measured_as_it_is_judged(tmp_path: Path) -> None:
+    played(tmp_path, search={"seeds": 40, "pairing": "none"})
+    values = json.loads(called("aa", "study.yaml", "--studies", "1000", "--json", cwd=tmp_path).stdout)
+    assert values["pairing"] == "none" and values["holds"]
+
+
 def test_a_rate_above_the_plan_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played(tmp_path)
     monkeypatch.setattr(Plan, "level", lambda *_: 0.05)

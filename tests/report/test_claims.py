@@ -44,6 +44,24 @@ def test_an_undecided_claim_is_shown_with_the_seeds_that_would_decide_it(tmp_pat
     assert "finished" in status.stdout and "claims          1 undecided" in status.stdout
 
 
+def test_the_analysis_is_stated_in_the_header_and_in_json(tmp_path: Path) -> None:
+    for folder, search, analysis in (
+        ("paired", {}, "paired by seed"),
+        ("unpaired", {"pairing": "none"}, "unpaired (Welch)"),
+    ):
+        (tmp_path / folder).mkdir()
+        played = claimed(tmp_path / folder, search={"seeds": 3, "max_seeds": 6} | search)
+        for _ in played.events(gains(K13=0.3)):
+            pass
+        output = called("show", played.path, cwd=tmp_path / folder).stdout
+        assert f"Claims  error rate 5 % over all looks, {analysis}; p corrected over 1 claim (Holm)" in output
+        assert ("Unpaired; pairing by seed" in output) == bool(search)
+        (claim,) = json.loads(called("show", played.path, "--json", cwd=tmp_path / folder).stdout)["claims"]
+        assert claim["pairing"] == search.get("pairing", "seed")
+        assert (claim["p_permutation"] is None) == bool(search) and claim["interval"] is not None
+        assert claim["values"] == [a - b for a, b in zip(*(arm["values"] for arm in claim["arms"]), strict=True)]
+
+
 def test_without_a_spread_the_number_of_seeds_needed_is_unknown(tmp_path: Path) -> None:
     played = Played(tmp_path, claims=[CLAIM])
     for _ in played.events(well):  # its seeds make the same difference to both arms

@@ -116,6 +116,16 @@ def test_the_page_has_all_texts_and_none_overlap(kept: ClaimsSummary) -> None:
         assert not a.padded(-1).overlaps(b.padded(-1)), f"{one} | {other}"
 
 
+def test_claims_without_pairing_are_named(kept: ClaimsSummary) -> None:
+    unpaired = kept.model_copy(
+        update={"claims": tuple(claim.model_copy(update={"pairing": "none"}) for claim in kept.claims)}
+    )
+    assert any(
+        "expected > 0, unpaired (Welch)" in text.replace("\n", " ") for text in texts(draw_claims_figure(unpaired))
+    )
+    assert not any("paired" in text for text in texts(draw_claims_figure(kept)))
+
+
 def test_every_scale_shows_zero_the_bound_and_all_values(kept: ClaimsSummary) -> None:
     panels = draw_claims_figure(kept).axes[-len(kept.claims) :]
     for axes, claim in zip(panels, kept.claims, strict=True):

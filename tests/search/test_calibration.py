@@ -177,6 +177,19 @@ def test_with_the_arms_swapped_only_the_sign_changes(tmp_path: Path) -> None:
         assert contradicted.pairs == cost.pairs and contradicted.size == cost.size
 
 
+def test_without_pairing_the_candidates_are_judged_as_the_claims_will_be(tmp_path: Path) -> None:
+    brief, results = {"vary": {"batch_size": [64]}, "seeds": 3, "max_seeds": 3}, {}
+    for pairing in ("seed", "none"):
+        (folder := tmp_path / pairing).mkdir()
+        search = {"seeds": 3, "max_seeds": 6, "pairing": pairing}
+        results[pairing] = Calibrated(folder, search=search, calibrate=brief).answer()
+        assert calibration_values(results[pairing])["pairing"] == pairing
+        assert ("unpaired (Welch)" in calibration_markdown(results[pairing])) == (pairing == "none")
+    paired, unpaired = (by_change(result)[64].own[0] for result in results.values())
+    assert unpaired.pairs.mean == pytest.approx(paired.pairs.mean) and len(unpaired.pairs.shares) == 2
+    assert unpaired.pairs.sd != paired.pairs.sd and unpaired.pair_minutes == paired.pair_minutes
+
+
 @pytest.mark.parametrize(("top1", "words"), [(98.5, "ceiling: K="), (10.2, "floor: K=")])
 @pytest.mark.long
 def test_a_candidate_at_a_limit_is_marked_and_never_recommended(tmp_path: Path, top1: float, words: str) -> None:

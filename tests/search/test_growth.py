@@ -144,6 +144,7 @@ def test_an_interrupted_growth_resumes(study: Grown) -> None:
         ({"claims": [CLAIM | {"expect": "> 1"}]}, '`claims.large.expect` from "> 0" to "> 1"'),
         ({"claims": [CLAIM | {"ignore": 0.5}]}, "`claims.large.ignore` from null to 0.5"),
         ({"search": {"seeds": 3, "seed": 1}}, "`search.seed` from 0 to 1"),
+        ({"search": {"seeds": 3, "pairing": "none"}}, '`search.pairing` from "seed" to "none"'),
         ({"objectives": {"val_loss": "minimize"}}, "`objectives.top1`"),
     ],
 )
@@ -220,6 +221,26 @@ def test_an_edited_file_that_was_not_run_is_not_read_as_the_plan_from_the_start(
     assert (after.verdict, after.p) == (before.verdict, before.p) and after.exploratory is not None
 
 
+@pytest.mark.parametrize(
+    ("keys", "changed"),
+    [
+        ({"search": {"seeds": 3, "pairing": "none"}}, "`search.pairing`"),
+        ({"claims": [CLAIM | {"expect": "> 1", "ignore": 0.1}]}, "`expect` and `ignore`"),
+    ],
+)
+def test_an_edited_file_that_was_not_run_is_not_read_as_another_claim_from_the_start(
+    study: Grown, keys: dict[str, Any], changed: str
+) -> None:
+    first = {"claims": [CLAIM], "search": {"seeds": 3}}
+    study.run(gains(K13=30), **first)
+    (before,) = study.claim_results()
+    study.played = Played(study.folder, **(SMALL | first | keys))
+    (after,) = study.claim_results()
+    assert str(before.verdict) == "supported" and str(after.verdict) == "undecided" and after.p is None
+    assert after.exploratory is not None and str(after.exploratory.verdict) == "supported"
+    assert after.exploratory.reason == f"the file has another {changed} than the one that the study was run with"
+
+
 def test_a_claim_that_is_added_after_runs_is_exploratory_and_leaves_the_others_alone(study: Grown) -> None:
     large = gains(K13=30)
     study.run(large, **claimed(seeds=3))
@@ -231,6 +252,14 @@ def test_a_claim_that_is_added_after_runs_is_exploratory_and_leaves_the_others_a
     assert str(added.verdict) == "undecided" and added.p is None
     assert added.exploratory is not None and str(added.exploratory.verdict) == "supported"
     assert added.exploratory.reason == "the claim was added after 6 runs"
+
+
+def test_the_pairing_can_be_chosen_until_there_are_claims(study: Grown) -> None:
+    study.run(gains(K13=30), search={"seeds": 3})
+    study.run(gains(K13=30), claims=[CLAIM], search={"seeds": 3, "pairing": "none"})
+    (result,) = study.claim_results()
+    assert not result.is_paired and result.exploratory is not None
+    assert result.exploratory.reason == "the claim was added after 6 runs"
 
 
 def test_a_claim_that_is_added_before_any_run_is_a_claim(study: Grown, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
-"""Sequential tests of claims on paired seeds, with an error rate that holds under repeated looks.
+"""Sequential tests of claims on seeds, with an error rate that holds under repeated looks.
 
-A claim is a contrast of configurations; each seed that all of them have completed yields one value of it. More seeds
-are added until the claim is decided. Everything here is a function of the values in the order of their seeds: the
-p over all looks is computed from the first n values for each n at which the plan looked, so that a study that is
-resumed, or read again, has the same verdict.
+A claim is a contrast of configurations; each seed that all of them have completed yields one value of it, or, with
+`search.pairing: none`, one value of each of its arms. More seeds are added until the claim is decided. Everything here
+is a function of the values in the order of their seeds: the p over all looks is computed from the first n values for
+each n at which the plan looked, so that a study that is resumed, or read again, has the same verdict.
 
 How intervals, p and verdict go together:
 
 - **A look** at n pairs is a two-sided paired t test at the look's nominal level. The plan chooses the levels such that
   all looks together err with a probability of alpha, exactly so for normal differences (`sequential`, `repeated_t`).
+- **Without pairing**, a look at n seeds of every arm is Welch's test of the contrast of independent arms (`sample`), at
+  the same levels. Its error rate over all looks is at most alpha for normal values, whatever their spreads, see below.
 - **The repeated interval** is the t interval at that level. It excludes a bound if and only if the look's test rejects
   it. The effect lies in the intervals of all looks with probability 1 - alpha.
 - **The repeated p** of a verdict is the smallest alpha at which one of the looks so far would have reached it: for a
@@ -31,6 +33,24 @@ How intervals, p and verdict go together:
 - The plain t interval, the BCa bootstrap interval (Efron 1987), the t p and the sign-flip p are those of a single look;
   they are shown in addition, and decide nothing. With only one look, the plain and the repeated ones are equal.
 
+Error rates without pairing, in percent, over all looks of a plan, of 100,000 simulated studies each (50,000 of (5, 20);
+the standard error is at most 0.1), by the spreads of the arms:
+
+    plan, alpha      1:1   1.75:0.97   5:1   10:1   1:0    1:1:1:1   2:1:1:3   6:1:1:1   10:1:1:1
+    (2, 6), 5 %      3.1   3.6         4.5   4.8    5.1    2.7       2.9       4.0       4.3
+    (3, 8), 5 %      3.6   4.1         4.8   5.0    5.1    3.3       3.5       4.7       4.9
+    (5, 20), 5 %     4.6   4.8         5.0   5.0    5.0    4.3       4.5       4.8       4.8
+    (2, 6), 2.5 %    1.3   1.6         2.4   2.5    2.6    1.1       1.3       2.1       2.2
+    (3, 8), 2.5 %    1.7   2.0         2.5   2.6    2.5    1.5       1.6       2.4       2.6
+    (5, 20), 2.5 %   2.2   2.4         2.6   2.6    2.6    2.1       2.3       2.3       2.3
+
+A plan that is stretched, at 3, 6 or 7 of 8 seeds, errs in 3.4 to 4.8 % (10,000 studies each). The arms must be
+independent: with a correlation of 0.2 between two arms of equal spread, (2, 6), (3, 8) and (5, 20) err in 1.9, 2.2 and
+2.3 %, with -0.2 in 4.7, 5.6 and 7.4 %, with -0.4 in 6.6, 8.1 and 10.6 %. `harness aa --pairing none` measures the rate
+on recorded runs, in which the arms of a seed keep what they share. What it gains, for an effect of 1.85 standard
+deviations and (3, 8), where pairs need 5.5 seeds on average: 5.1 (1:1), 5.2 (1.75:0.97), 5.5 (10:1), 4.7 (four equal
+arms) and 5.1 (2:1:1:3), of 40,000 studies each. If seeds affect all arms alike, pairs need fewer.
+
 A look at n uses the first n seeds: evaluate claims when all seeds of a round are complete, else the looks depend on the
 order in which runs end. A plan must be made before the first look. A plan that is changed later, but before its last
 look, keeps its error rate by the conditional rejection principle (`stretched`); after the last look nothing is left of
@@ -50,6 +70,7 @@ from harness.analysis.statistics.estimates import (
     seeds_to_decide,
     variance_removed,
 )
+from harness.analysis.statistics.sample import Values
 from harness.analysis.statistics.sequential import Plan
 from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 
@@ -57,6 +78,7 @@ __all__ = [
     "Estimate",
     "ExtendedPlan",
     "Plan",
+    "Values",
     "Verdict",
     "estimate_effect",
     "holm",

@@ -3,7 +3,8 @@
 An A/A test has two arms with the same network. Given the images, both draw initial weights and an order of the images
 independently from the same distribution, so that the arms of each pair are exchangeable: the sign of the difference is
 random. Studies are sampled from the recorded pairs as subsets in random order with random signs, and tested as a plan
-specifies.
+specifies. Unpaired, the two arms of a seed change places as a whole, so that whatever they share by their seed is in
+the drawn studies too.
 
 This also holds if all seeds share a data set, which therefore cannot raise the rate of false verdicts. It affects the
 coverage: the interval of a claim on one data set does not include the part of the effect that belongs to this set. With
@@ -37,6 +38,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis.statistics.sample import Values, degrees_of_test, terms_of
 from harness.analysis.statistics.sequential import Plan
 
 LEVEL = 0.95
@@ -72,38 +74,46 @@ class ErrorRate(NamedTuple):
         return cls(hits, studies, low, high)
 
 
-def false_verdicts(differences: Sequence[float], plan: Plan, *, studies: int, seed: int) -> ErrorRate:
-    """The share of studies, sampled from the differences of two equal arms, that reach a verdict on `> 0`.
+def false_verdicts(values: Values, plan: Plan, *, studies: int, seed: int) -> ErrorRate:
+    """The share of studies, sampled from two equal arms, that reach a verdict on `> 0`.
 
-    Raises `ValueError` for fewer differences than the plan may take.
+    `values` are the differences of the arms; or, unpaired, the first arm and minus the second. Raises `ValueError` for
+    fewer of them than the plan may take.
     """
-    if len(differences) < plan.most:
-        raise ValueError(f"a plan of up to {plan.most} pairs needs as many differences, but got {len(differences)}")
-    rng, recorded = np.random.default_rng(seed), np.array(differences)
+    if len(values) < plan.most:
+        raise ValueError(f"a plan of up to {plan.most} pairs needs as many differences, but got {len(values)}")
+    rng, recorded = np.random.default_rng(seed), np.array([terms_of(value) for value in values])
     order = rng.random((studies, len(recorded))).argsort(axis=1)[:, : plan.most]
-    values = recorded[order] * rng.choice([-1.0, 1.0], order.shape)
-    verdicts, _ = simulate_verdicts(values, plan)
+    signs = rng.choice([-1.0, 1.0], order.shape)[..., None]
+    drawn = recorded[order]
+    verdicts, _ = simulate_verdicts(np.where(signs < 0, -drawn[..., ::-1], drawn), plan)
     return ErrorRate.of(int(np.count_nonzero(verdicts)), studies)
 
 
 def simulate_verdicts(values: NDArray[np.float64], plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The sign of each study's verdict on `> 0`, 0 for none, and its number of pairs; values are (studies, pairs)."""
-    verdicts, pairs = np.zeros(len(values)), np.full(len(values), float(plan.most))
+    """The sign of each study's verdict on `> 0`, 0 for none, and its number of seeds.
+
+    Values are contrasts (studies, seeds), or their independent terms (studies, seeds, terms).
+    """
+    terms = values[..., None] if values.ndim == 2 else values
+    verdicts, seeds = np.zeros(len(values)), np.full(len(values), float(plan.most))
     for n in plan.looks:
-        mean, p = values[:, :n].mean(axis=1), _p(values[:, :n])
+        mean, p = terms[:, :n].mean(axis=1).sum(axis=1), _p(terms[:, :n])
         is_decided_now = (p <= plan.level(n)) & (verdicts == 0)
-        verdicts[is_decided_now], pairs[is_decided_now] = np.sign(mean[is_decided_now]), n
-    return verdicts, pairs
+        verdicts[is_decided_now], seeds[is_decided_now] = np.sign(mean[is_decided_now]), n
+    return verdicts, seeds
 
 
-def _p(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`Sample.p` against 0, a study per row."""
+def _p(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`Sample.p` against 0, a study per row; (studies, seeds, terms) -> (studies,)."""
     from scipy.special import stdtr
 
-    n = values.shape[1]
-    mean, sd = values.mean(axis=1), values.std(axis=1, ddof=1)
+    n = terms.shape[1]
+    mean, sds = terms.mean(axis=1).sum(axis=1), terms.std(axis=1, ddof=1).T
+    sd = np.hypot.reduce(sds)
     is_flat = sd < 1e-9
-    t_p = 2 * stdtr(n - 1, -np.abs(mean) * math.sqrt(n) / np.where(is_flat, 1, sd))
+    degrees = n - 1 if len(sds) == 1 else degrees_of_test(sds**2, n)
+    t_p = 2 * stdtr(degrees, -np.abs(mean) * math.sqrt(n) / np.where(is_flat, 1, sd))
     sign_p = np.where(mean == 0, 1.0, 2.0 ** (1 - n))
     p: NDArray[np.float64] = np.where(is_flat, sign_p, t_p)
     return p

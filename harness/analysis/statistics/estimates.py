@@ -1,7 +1,9 @@
 """Estimates from the values of a claim: effect, spread, intervals, p, evidence and verdict; and the seeds it needs.
 
 The bootstrap and the sign flips use all values in a single look, with fixed random numbers; they are shown in addition
-to the t test, and decide nothing.
+to the t test, and decide nothing. Unpaired, the bootstrap resamples each arm by itself. There is no permutation test
+then: arms that differ in more than the effect, such as the four of an interaction, cannot be exchanged, and flipped
+signs would pair them.
 """
 
 import math
@@ -11,7 +13,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.analysis.statistics.sequential import LookP, Plan, Sample
+from harness.analysis.statistics.sample import (
+    PAIRED,
+    Sample,
+    Values,
+    degrees_of_test,
+    satterthwaite_degrees,
+    terms_of,
+)
+from harness.analysis.statistics.sequential import LookP, Plan
 from harness.analysis.statistics.stretched import ExtendedPlan
 from harness.config.expectation import Expectation, ExpectationKind
 
@@ -81,18 +91,26 @@ def exact_evidence(effect: float, expectation: Expectation, ignore: float | None
     return Evidence(supported=0.0) if expectation.holds(effect) else Evidence(contradicted=0.0)
 
 
-def bootstrap_interval(values: Sequence[float], alpha: float) -> tuple[float, float] | None:
-    """The BCa interval of the mean (Efron 1987); None for fewer than 4 values, and if all are equal."""
+def bootstrap_interval(values: Values, alpha: float) -> tuple[float, float] | None:
+    """The BCa interval of the mean (Efron 1987); None for fewer than 4 values, and if all are equal.
+
+    Independent terms are resampled each by itself.
+    """
     import numpy as np
     from scipy.stats import bootstrap
 
-    if len(values) < MIN_VALUES or min(values) == max(values):
+    terms = np.array([terms_of(value) for value in values]).T
+    if len(values) < MIN_VALUES or (terms == terms[:, :1]).all():
         return None
+
+    def mean(*samples: Any, axis: int) -> Any:
+        return sum(np.mean(sample, axis=axis) for sample in samples)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a degenerate distribution yields NaN, hence None
         result = bootstrap(
-            (np.array(values),),
-            np.mean,
+            tuple(terms),
+            mean,
             confidence_level=1 - alpha,
             n_resamples=RESAMPLES,
             method="BCa",
@@ -124,13 +142,14 @@ def sign_flip_p(values: Sequence[float], bound: float) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A claim's effect after n pairs. Intervals have level 1 - alpha; they are None if the values have no spread."""
+    """A claim's effect after n seeds. Intervals have level 1 - alpha; they are None if the values have no spread."""
 
-    values: tuple[float, ...]
+    values: tuple[float, ...] | tuple[tuple[float, ...], ...]
+    """Contrasts, or their terms; see `sample.Values`."""
     effect: float
-    """The mean of the values."""
+    """The mean of the contrasts."""
     sd: float
-    """Standard deviation of the values; 0 for one value, or if all are equal."""
+    """Standard deviation of a contrast, of independent terms if unpaired; 0 for one seed, or if all are equal."""
     is_exact: bool
     """Whether the effect has no error."""
     alpha: float
@@ -147,10 +166,12 @@ class Estimate:
     """The two-sided p against the nearest bound, of a single look."""
     evidence: Evidence
     """Repeated p by verdict."""
+    shares: tuple[float, ...] = PAIRED
+    """The share of the variance that each arm has, unpaired; see `Sample`."""
 
     @property
     def n(self) -> int:
-        """Number of pairs."""
+        """Number of seeds."""
         return len(self.values)
 
     @property
@@ -175,12 +196,13 @@ class Estimate:
 
     @property
     def permutation_p(self) -> float | None:
-        """The p of sign flips against the nearest bound, of a single look; None for one value."""
-        return None if self.is_exact else sign_flip_p(self.values, self.nearest)
+        """The p of sign flips against the nearest bound, of a single look; None for one value, and unpaired."""
+        contrasts = [value for value in self.values if isinstance(value, float | int)]
+        return None if self.is_exact or not contrasts else sign_flip_p(contrasts, self.nearest)
 
 
 def estimate_effect(
-    values: Sequence[float],
+    values: Values,
     expectation: Expectation,
     plan: Plan | ExtendedPlan,
     *,
@@ -188,6 +210,8 @@ def estimate_effect(
     exact: bool = False,
 ) -> Estimate:
     """Estimate an effect from its values: one for each seed, in order, finite, and at most as many as the plan has.
+
+    Contrasts are tested as pairs, their terms as unpaired arms; see `sample.Values`.
 
     `ignore` is the smallest effect of interest; it has no meaning with `within`. `exact` means that the metric has no
     error, such as a number of parameters: one value or equal values are then the effect itself.
@@ -205,7 +229,7 @@ def estimate_effect(
         evidence = repeated_evidence(looks, expectation, plan.p_of(values), ignore)
     point = (now.mean, now.mean) if is_exact else None
     return Estimate(
-        values=tuple(values),
+        values=_frozen(values),
         effect=now.mean,
         sd=now.sd,
         is_exact=is_exact,
@@ -216,7 +240,13 @@ def estimate_effect(
         repeated_interval=point or (plan.interval(values, looks[-1]) if looks else None),
         t_p=evidence.p if is_exact else now.p(nearest),
         evidence=evidence,
+        shares=now.shares,
     )
+
+
+def _frozen(values: Values) -> tuple[float, ...] | tuple[tuple[float, ...], ...]:
+    numbers = tuple(value for value in values if isinstance(value, float | int))
+    return numbers or tuple(tuple(value) for value in values if not isinstance(value, float | int))
 
 
 def variance_removed(weights: Sequence[float], arms: Sequence[Sequence[float]]) -> float | None:
@@ -262,7 +292,7 @@ def judge(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
 def seeds_to_decide(
     estimate: Estimate, expectation: Expectation, alpha: float, power: float = 0.8, most: int = 1000
 ) -> int | None:
-    """The fewest pairs with which one two-sided paired t test at `alpha` decides with this power; None beyond `most`.
+    """The fewest seeds with which one two-sided t test at `alpha` decides with this power; None beyond `most`.
 
     Also None if the values have no spread, since it is then unknown; an exact effect needs no more pairs.
     """
@@ -279,7 +309,7 @@ def _decision_chances(estimate: Estimate, expectation: Expectation, alpha: float
     bound, off = expectation.bound, abs(estimate.effect - expectation.bound)
 
     def outside(distance: float) -> Power:
-        return lambda n: _power_of_t(n, distance / estimate.sd, alpha)
+        return lambda n: _power_of_t(n, distance / estimate.sd, alpha, estimate.shares)
 
     def inside(reach: float, distance: float) -> Power:
         """A lower bound on the power of two one-sided tests: the probability that neither fails."""
@@ -293,12 +323,14 @@ def _decision_chances(estimate: Estimate, expectation: Expectation, alpha: float
     return [outside(off), *([inside(estimate.ignore or 0.0, off)] if is_small else [])]
 
 
-def _power_of_t(n: int, effect_size: float, alpha: float) -> float:
+def _power_of_t(n: int, effect_size: float, alpha: float, shares: tuple[float, ...]) -> float:
     """The probability that a t test at the two-sided level `alpha` detects an effect with the correct sign."""
+    import numpy as np
     from scipy.special import nctdtr, stdtrit
 
-    critical = float(-stdtrit(n - 1, alpha / 2))
-    return 1 - float(nctdtr(n - 1, effect_size * math.sqrt(n), critical))
+    variances = np.array(shares)
+    critical = float(-stdtrit(degrees_of_test(variances, n), alpha / 2))
+    return 1 - float(nctdtr(satterthwaite_degrees(variances, n), effect_size * math.sqrt(n), critical))
 
 
 def _min_pairs(chance: Power, power: float, most: int) -> int | None:

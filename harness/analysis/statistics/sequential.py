@@ -20,7 +20,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from harness.analysis.statistics.sample import Sample, Values
 
 if TYPE_CHECKING:
     from harness.analysis.statistics.repeated_t import Array
@@ -32,50 +34,8 @@ SMALLEST_ALPHA = 1e-4
 ALPHAS_PER_DECADE = 5
 SMALLEST_P = 1e-300
 """Smallest p of a test on a sample; 0 is only for exact effects."""
-ROUNDING = 1e-9
-"""Relative differences below this are rounding."""
-LookP = Callable[["Sample", float], float]
+LookP = Callable[[Sample, float], float]
 """Function of a look's sample and a bound: the smallest alpha at which the look rejects the bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Size, mean and standard deviation of a sample; one value and equal values have no spread."""
-
-    n: int
-    mean: float
-    sd: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """Create the sample of these values."""
-        n = len(values)
-        mean = math.fsum(values) / n
-        sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
-        is_rounding = sd <= ROUNDING * max(abs(value) for value in values)
-        return cls(n, mean, 0.0 if is_rounding else sd)
-
-    def p(self, bound: float) -> float:
-        """The two-sided p of the t test, or of the sign test if all values are equal.
-
-        A measured metric has discrete steps, so that a few equal values are no certainty; the sign test, 2^(1 - n),
-        only assumes a symmetric distribution.
-        """
-        if self.sd > 0:
-            from scipy.special import stdtr
-
-            return float(2 * stdtr(self.n - 1, -abs(self.mean - bound) * math.sqrt(self.n) / self.sd))
-        is_equal = math.isclose(self.mean, bound, rel_tol=ROUNDING, abs_tol=1e-12)
-        return 1.0 if is_equal else 2.0 ** (1 - self.n)
-
-    def interval(self, level: float) -> tuple[float, float] | None:
-        """The bounds that the t test at a two-sided level does not reject; None if the values have no spread."""
-        if self.sd == 0:
-            return None
-        from scipy.special import stdtrit
-
-        half = float(-stdtrit(self.n - 1, level / 2)) * self.sd / math.sqrt(self.n)
-        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +66,11 @@ class Plan:
         alphas, levels = rising_levels(self)
         return levels[self.looks.index(n)][alphas.index(self.alpha)]
 
-    def p_of(self, _: Sequence[float]) -> LookP:
+    def p_of(self, _: Values) -> LookP:
         """The function of a look's sample and a bound that returns the smallest alpha at which it rejects the bound."""
         return lambda look, bound: self.repeated_p(look.n, look.p(bound))
 
-    def interval(self, _: Sequence[float], look: Sample) -> tuple[float, float] | None:
+    def interval(self, _: Values, look: Sample) -> tuple[float, float] | None:
         """The bounds that a look does not reject at alpha; None if the values have no spread."""
         return look.interval(self.level(look.n))
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from harness.config.study import Pairing
+
 Plain = int | float | str
 
 
@@ -122,5 +124,7 @@ class ClaimRow:
     """When the last run was finished; ISO 8601 in UTC."""
     check: str = ""
     """For a stored summary: whether it can be checked again here, by which command and in what time, or why not."""
+    pairing: Pairing = "seed"
+    """`search.pairing` of its study."""
     compared: str | None = None
     """For a stored summary: its comparison with the runs in the database, if there are any."""

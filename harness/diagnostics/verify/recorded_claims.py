@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.analysis.claims import ANALYSES
 from harness.analysis.formatting import plural
 from harness.analysis.results import noise_line, study_results
 from harness.analysis.reuse import other_environments, study_environment
@@ -93,6 +94,7 @@ def recorded_summaries(workspace: Workspace, evaluated: Sequence[ClaimRow]) -> I
                 conditions=summary.conditions,
                 finished=summary.finished,
                 check=check,
+                pairing=claim.pairing,
                 compared=None if current is None or current.fault else _compared(claim, summary.finished, current),
             )
 
@@ -179,6 +181,9 @@ def _compared(claim: ClaimSummary, finished: str | None, current: ClaimRow) -> s
     if current.n == 0:
         return "no seed is complete here yet"
     order = _order(finished, current.finished)
+    if claim.pairing != current.pairing:
+        recorded, now = ANALYSES[claim.pairing], ANALYSES[current.pairing]
+        return f"{order}; not compared: {recorded} as recorded, {now} by the study here"
     if str(claim.verdict) != current.verdict:
         recorded, now = (
             f"{claim.verdict} (n = {claim.n}) as recorded",
@@ -254,4 +259,5 @@ def _rows(reader: StudyReader, source: str) -> Iterator[ClaimRow]:
             noise=noise_line(results.resampling),
             source=source,
             finished=finished(results),
+            pairing=result.pairing,
         )

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.claims import ANALYSES
 from harness.analysis.formatting import DASH, format_duration, format_metric, join_words, plural, printable
 from harness.diagnostics.verify.findings import ClaimRow, Finding, Line, Section
 from harness.report.claims import VERDICT_STYLES, format_interval, format_p
@@ -171,7 +172,7 @@ def _mark(mark: str) -> Text:
 
 def _verdict(row: ClaimRow) -> Iterator[str | Text]:
     yield row.study
-    yield Text(row.name)
+    yield Text(row.name if row.pairing == "seed" else f"{row.name}, {ANALYSES[row.pairing]}")
     verdict = f"at {row.limit}" if row.limit else row.verdict
     yield Text(f"{verdict} {FAILED_MARK}" if row.environment else verdict, style=VERDICT_STYLES.get(row.verdict, ""))
     yield format_metric(row.effect, row.unit)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.claims import ANALYSES
 from harness.analysis.formatting import PREFIXES, format_mean_and_spread, format_metric, format_params, plural
 from harness.analysis.objective import spread_of
 from harness.analysis.statistics import Verdict
@@ -130,7 +131,8 @@ def _draw_claim(axes: "Axes", claim: ClaimSummary) -> None:
     axes.set_ylim(-1, 1)
     paper = f" Paper: {claim.paper}." if claim.paper else ""
     why = f" Exploratory: {claim.exploratory.reason}." if claim.exploratory else ""
-    _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}).{paper}{why}")
+    how = "" if claim.pairing == "seed" else f", {ANALYSES[claim.pairing]}"
+    _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}{how}).{paper}{why}")
 
 
 def _result_texts(claim: ClaimSummary) -> tuple[str, str]:
