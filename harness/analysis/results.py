@@ -31,6 +31,8 @@ from harness.training.run import RunState
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from harness.analysis.effects import EffectsResult
+
 COUNT_TITLES = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
 TRAINING_SOURCES = "initial weights, order of the images and augmentation"
 PER_SEED_SOURCES = {
@@ -77,6 +79,9 @@ class StudyResults:
     """Reason why a sampler ended before it used all of its trials, or the number of its repeated proposals."""
     resampling: tuple[tuple[str, bool], ...] = ()
     """How the runs' images were sampled, and whether they were generated; see `resampling_ways`."""
+
+    effects: "EffectsResult | None" = None
+    """What each axis is worth, at the end of a search with space-filling trials; see `harness.analysis.effects`."""
 
     @property
     def limit(self) -> Limit | None:

@@ -44,14 +44,14 @@ class StudyReader:
     def size(self) -> "StudySize":
         """The size of the study; without its data set, only what does not depend on it."""
         try:
-            space = self._space()
+            space = self.space()
         except DataError:
             space = None
         return study_size(self.file.study, space, self.trials)
 
     def claims(self) -> tuple[ClaimResult, ...]:
         """Evaluate the study's claims on its runs. Raises `DataError` if its data set is not there."""
-        return evaluate_claims(self.file.study, self._space(), self.store) if self.file.study.claims else ()
+        return evaluate_claims(self.file.study, self.space(), self.store) if self.file.study.claims else ()
 
     def results(self) -> StudyResults:
         """The results so far, with the claims and notes on the data. Raises `DataError` as `claims` does."""
@@ -85,7 +85,8 @@ class StudyReader:
         except DataError:
             return ()
 
-    def _space(self) -> Space:
+    def space(self) -> Space:
+        """The search space on the study's data set. Raises `DataError` if it is not there."""
         return _space_on(self.file, self._info())
 
     def _info(self) -> DataInfo:

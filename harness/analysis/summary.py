@@ -10,6 +10,7 @@ from typing import Any
 from harness.analysis.claims import ClaimResult
 from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.configuration_result import ConfigurationResult, RunResult, latency_values
+from harness.analysis.effect_values import effects_values
 from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.reuse import environment_values, other_environments
 from harness.config.recipe_axes import is_recipe_axis
@@ -50,6 +51,7 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "finished": finished(results),
         "ruled_out": dict(results.rejected),
         "claims": [claim_values(result, results.environment) for result in results.claims],
+        "effects": None if results.effects is None else effects_values(results.effects),
         "full_scale": [_full_scale_values(row, results) for row in results.full_scale],
         "configurations": [
             configuration_values(configuration, results.metric)

@@ -14,6 +14,7 @@ COMMANDS = (
     "status",
     "show",
     "best",
+    "effects",
     "presets",
     "dashboard",
     "schema",

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.formatting import plural, printable
+from harness.analysis.proposal_origin import has_uniform_draws
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.reuse import ReuseMode, study_environment
 from harness.analysis.study_reader import open_space, study_size
@@ -31,6 +32,9 @@ from harness.storage import Store
 from harness.storage.workspace import DEFAULT_RESULTS, Workspace
 from harness.system.command_line import without_password
 from harness.system.machine import available_cpus, has_gpu, workers_that_fit
+
+if TYPE_CHECKING:
+    from harness.analysis.effects import EffectsResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,8 +248,15 @@ def _to_the_end(driven: DrivenStudy, checked: CheckedStudy, view: EventView) -> 
     trials = driven.trials()
     ruled_out = study_size(study, checked.space, trials).ruled_out
     claims = evaluate_claims(study, checked.space, driven.store, environment)
+    effects = _effects(driven, checked) if has_uniform_draws(study) else None
     if has_summary(folder):
-        return replace(results, rejected=ruled_out, claims=claims)
-    results = study_results(study, driven.store, trials, ruled_out, claims, environment)
+        return replace(results, rejected=ruled_out, claims=claims, effects=effects)
+    results = replace(study_results(study, driven.store, trials, ruled_out, claims, environment), effects=effects)
     write_summary(folder, results)
     return results
+
+
+def _effects(driven: DrivenStudy, checked: CheckedStudy) -> "EffectsResult | None":
+    from harness.analysis.effects import effects_of_ended
+
+    return effects_of_ended(checked.file, checked.space, driven.store, driven.trials())

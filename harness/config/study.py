@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.config.calibrate import Calibrate
+from harness.config.effects import EffectEntry
 from harness.config.recipes.proxy import ProxyRecipe, StrictModel
 
 HALVING_FACTOR = 3
@@ -14,6 +15,8 @@ HALVING_FACTOR = 3
 RESERVED_NAMES = ("bench", "calibrations", "claims", "erf", "full_scale")
 """Folders in the results folder that belong to no study."""
 Pairing = Literal["seed", "none"]
+UNIFORM_SAMPLERS = ("random", "qmc")
+"""Samplers that draw uniformly on every axis, whatever the results; without a pruner, all their trials are uniform."""
 CURVES = ("top1", "val_loss")
 """Objectives that are measured after every epoch, so that a pruner can use them."""
 
@@ -87,6 +90,25 @@ class Search(StrictModel):
     The screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
     to the end.
     """
+
+    space_filling: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the trials that are drawn uniformly from the space and trained to the end, whatever sampler and pruner.
+
+    They make the intervals of `harness effects` valid; 0.2 suits a search of 100 trials or more.
+    """
+
+    @model_validator(mode="after")
+    def _check_space_filling(self) -> Self:
+        if self.space_filling == 0:
+            return self
+        if self.sampler == "grid":
+            raise ValueError("`space_filling` must be left out for the sampler grid, which trains every configuration")
+        if self.sampler in UNIFORM_SAMPLERS and self.pruner == "none":
+            raise ValueError(
+                f"`space_filling` must be left out for the sampler {self.sampler} without a pruner, whose trials all "
+                "are drawn uniformly and trained to the end"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -171,6 +193,8 @@ class Study(StrictModel):
     full_scale: FullScale | None = None
     claims: list[Claim] = Field(default=[])
     """Statements that are tested by statistics over paired seeds."""
+    effects: list[EffectEntry] = Field(default=[])
+    """Effects that `harness effects` names, with what is known of each; those of all axes are estimated anyway."""
     calibrate: Calibrate | None = None
     """What `harness calibrate` varies to find the proxy that decides the claims for the least computing."""
     quick: dict[str, Any] | None = Field(default=None)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from harness.config.axes import BASE, Range
 from harness.config.calibrate import RecipeChange, listed_changes
 from harness.config.claim_arms import check_claims
+from harness.config.effects import check_effects
 from harness.config.network_file import resolve, resolve_bases
 from harness.config.problems import FileErrors
 from harness.config.quick_profile import apply_quick_profile
@@ -107,6 +108,7 @@ def check_document(document: Document) -> StudyFile:
     space = read_space(study, base, bases, problems) if study and base else None
     if study and space:
         check_claims(study, space, problems)
+        check_effects(study.effects, space, problems)
     if study and is_whole:  # without the invalid keys, others might seem to request metrics that no run yields
         check_metrics(study, problems)
     problems.raise_if_any()

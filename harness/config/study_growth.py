@@ -18,9 +18,19 @@ from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study
 from harness.errors import StudyError
 from harness.models.spec.network import NetworkSpec
 
-FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "calibrate", "proxy.root")
-"""Keys that may change in any way: they decide only how long and where a study is trained. The data set is identified
-by its content, not by its folder; see `harness.storage.data_changes`."""
+FREE_TO_CHANGE = (
+    "resources",
+    "full_scale",
+    "search.trials",
+    "search.space_filling",
+    "effects",
+    "quick",
+    "calibrate",
+    "proxy.root",
+)
+"""Keys that may change in any way: they decide only how long and where a study is trained, which trials are drawn
+uniformly from now on, and what is shown of it. The data set is identified by its content, not by its folder; see
+`harness.storage.data_changes`."""
 DESCRIPTIVE_KEYS = ("says", "paper")
 """Keys of a claim that do not affect its verdict."""
 COMPARED_KEYS = ("axes", "bases", "claims", "search.seeds", "search.max_seeds", "search.pairing")

@@ -1,4 +1,4 @@
-"""Sources of configurations: trials that an earlier driver left open, grid cells, or a sampler's proposals.
+"""Sources of configurations: trials that an earlier driver left open, grid cells, uniform draws, a sampler's proposals.
 
 In a space where few networks satisfy rules and budgets, a sampler might never propose one of them. There all feasible
 networks are listed (`harness.config.census`), and each rejected proposal is replaced by the nearest untried one.
@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.claims import evaluate_claims
+from harness.analysis.proposal_origin import ProposedBy
 from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
@@ -25,6 +26,7 @@ from harness.config.study import Study, screening_epochs
 from harness.search.events import ClaimsEvaluated
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.samplers import SCREENING_SEEDS
+from harness.search.space_filling import MAX_DRAWS, SpaceFilling
 from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
 from harness.storage import batched_writes, requeue_trial
 from harness.storage.rows import CLAIMS_EVENT
@@ -103,6 +105,7 @@ class Proposals:
         self._history = history
         self._more = more
         self._is_grid = study.search.sampler == "grid"
+        self._space_filling = SpaceFilling(study, space)
         self._screening_epochs = screening_epochs(study.search.pruner, study.proxy.epochs)
         self._parked = 0
         self._queue: deque[Candidate] = deque()
@@ -126,6 +129,7 @@ class Proposals:
         self.requeue()
         trials = self._trials.get_trials(deepcopy=False)
         self._history.read(trials)
+        self._space_filling.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
         self._queue.extend(self._lacking_seeds())
@@ -185,7 +189,10 @@ class Proposals:
             if self._parked > 0:
                 self._parked -= 1
             elif self._queue:
-                self._enqueue(self._queue.popleft())
+                by = ProposedBy.GRID if self._is_grid else ProposedBy.NEAREST
+                self._enqueue(self._queue.popleft(), by)
+            elif (drawn := self._space_filling.next_draw()) is not None:
+                self._enqueue(drawn, ProposedBy.SPACE_FILLING)
             elif self._is_scarce and self._nearest_untried({}) is None:
                 self._is_exhausted = True
                 return None
@@ -202,6 +209,8 @@ class Proposals:
 
     def why_ended(self) -> str | None:
         """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither."""
+        if self._space_filling.is_exhausted:
+            return f"{MAX_DRAWS:,} uniform draws had no network within rules and budgets, so no trial was drawn so"
         if self._is_exhausted:
             census = take_census(self._space)
             tried = "and all are tried" if census.is_complete else f"and the {len(census.feasible)} found are tried"
@@ -242,15 +251,20 @@ class Proposals:
         granted = (self._study.search.trials or 0) - self._history.trials - in_progress
         return len(self._queue) + max(self._parked, granted)
 
-    def _enqueue(self, cell: Candidate) -> None:
-        self._trials.enqueue_trial(stored_params(cell.params, self._space.axes), user_attrs=self._facts(cell))
+    def _enqueue(self, cell: Candidate, by: ProposedBy) -> None:
+        facts = self._facts(cell, by)
+        self._trials.enqueue_trial(stored_params(cell.params, self._space.axes), user_attrs=facts)
+        self._space_filling.count(facts)
 
     def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
         """The open trial with its runs; a trial from the queue keeps its seeds."""
         spec, recipe = candidate.trained
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
         self._repeats += is_proposed and bool(self._history.used_seeds.get(candidate.fingerprint))
-        facts: dict[str, Any] = self._facts(candidate) if is_proposed else trial.user_attrs
+        facts: dict[str, Any] = trial.user_attrs
+        if is_proposed:
+            facts = self._facts(candidate, ProposedBy.SAMPLER)
+            self._space_filling.count(facts)
         self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])
@@ -263,12 +277,13 @@ class Proposals:
             opened.is_screened = max(steps, default=0) >= opened.screening_epochs
         return opened
 
-    def _facts(self, candidate: Candidate) -> dict[str, Any]:
-        """User attributes of a new trial."""
+    def _facts(self, candidate: Candidate, by: ProposedBy) -> dict[str, Any]:
+        """User attributes of a new trial. A uniform draw has no screening run, since a pruner must not select it."""
         assert candidate.cost is not None
         (spec, recipe), fingerprint, search = candidate.trained, candidate.fingerprint, self._study.search
-        screens = self._screening_epochs > 0 and self._history.is_new(fingerprint)
-        is_further = self._history.lacks_seeds(fingerprint, search.seeds)
+        is_drawn = by == ProposedBy.SPACE_FILLING
+        screens = self._screening_epochs > 0 and self._history.is_new(fingerprint) and not is_drawn
+        is_further = self._history.lacks_seeds(fingerprint, search.seeds) and not is_drawn
         seeds = self._history.next_seeds(fingerprint, search.seed, search.seeds)
         return {
             **({"screening": search.seed + SCREENING_SEEDS} if screens else {}),
@@ -279,7 +294,7 @@ class Proposals:
             "macs": candidate.cost.macs,
             "seeds": seeds,
             "runs": [Run(spec, recipe, seed, self._space.data).id for seed in seeds],
-            **({FURTHER_SEEDS: True} if is_further else {}),
+            **({FURTHER_SEEDS: True} if is_further else self._space_filling.facts(by)),
         }
 
     def _reject(self, trial: "optuna.Trial", candidate: Candidate) -> None:

@@ -36,6 +36,7 @@ from harness.storage import (
     widen_distributions,
 )
 from harness.storage.data_changes import require_same_data, write_description
+from harness.storage.rows import STUDY_GROWN
 from harness.storage.workspace import Workspace
 from harness.system.fingerprint import fingerprint
 
@@ -118,7 +119,7 @@ def open_for_driving(
             change=None if change is None else change.text(),
         )
         if added:
-            store.event(study.study, "study grown", "; ".join(added))
+            store.event(study.study, STUDY_GROWN, "; ".join(added))
         folder = workspace.folder(study.study)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")

@@ -14,6 +14,8 @@ from harness.training.run import Run, RunState
 
 CLAIMS_EVENT = "claims judged"
 """Kind of the stored event of a look at a study's claims whose verdicts differ from those of the look before."""
+STUDY_GROWN = "study grown"
+"""Kind of the stored event of additions to a study file; its message lists them."""
 SEARCH_ENDED = "search ended"
 """Kind of the stored event with the reason of `StudyEnded`."""
 TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")

@@ -99,10 +99,10 @@ def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, ArmSummary]) -> Non
             axes.plot([mean - spread, mean + spread], [row, row], color=PALE, linewidth=5, alpha=0.35)
         axes.plot(mean, row, "|", color=INK, markersize=13, markeredgewidth=1.4)
         axes.plot(arm.values, heights, ".", color=INK, markersize=5, alpha=0.7)
-        _side_text(axes, row, textwrap.fill(name, NAME_CHARACTERS))
-        _side_text(axes, row, f"{format_mean_and_spread(mean, spread, metric)}  n = {len(arm.values)}", is_right=True)
+        side_text(axes, row, textwrap.fill(name, NAME_CHARACTERS))
+        side_text(axes, row, f"{format_mean_and_spread(mean, spread, metric)}  n = {len(arm.values)}", is_right=True)
     axes.set_ylim(len(arms) - 0.4, -0.6)
-    _finish(axes, f"{metric}, every run")
+    finish_axes(axes, f"{metric}, every run")
     axes.grid(visible=True, axis="x", alpha=0.3, linewidth=0.6)
 
 
@@ -123,16 +123,16 @@ def _draw_claim(axes: "Axes", claim: ClaimSummary) -> None:
     else:
         why = textwrap.fill(claim.missing or "no seed that all arms have completed", LINE_CHARACTERS // 2)
         axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=FONT, parse_math=False)
-    _side_text(axes, 0.45, claim.name, fontweight="bold")
-    _side_text(axes, -0.45, claim.verdict_text, color=color, fontweight="bold")
+    side_text(axes, 0.45, claim.name, fontweight="bold")
+    side_text(axes, -0.45, claim.verdict_text, color=color, fontweight="bold")
     for height, text in zip((0.45, -0.45), _result_texts(claim), strict=True):
-        _side_text(axes, height, text, is_right=True)
+        side_text(axes, height, text, is_right=True)
     axes.set_xlim(*_limits(claim))
     axes.set_ylim(-1, 1)
     paper = f" Paper: {claim.paper}." if claim.paper else ""
     why = f" Exploratory: {claim.exploratory.reason}." if claim.exploratory else ""
     how = "" if claim.pairing == "seed" else f", {ANALYSES[claim.pairing]}"
-    _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}{how}).{paper}{why}")
+    finish_axes(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}{how}).{paper}{why}")
 
 
 def _result_texts(claim: ClaimSummary) -> tuple[str, str]:
@@ -162,7 +162,7 @@ def _limits(claim: ClaimSummary) -> tuple[float, float]:
     return min(drawn) - margin, max(drawn) + margin
 
 
-def _side_text(axes: "Axes", height: float, text: str, *, is_right: bool = False, **style: Any) -> None:
+def side_text(axes: "Axes", height: float, text: str, *, is_right: bool = False, **style: Any) -> None:
     """Add a text to the left or right of the panel, at this height in data coordinates."""
     axes.annotate(
         text,
@@ -179,7 +179,7 @@ def _side_text(axes: "Axes", height: float, text: str, *, is_right: bool = False
     )
 
 
-def _finish(axes: "Axes", below: str) -> None:
+def finish_axes(axes: "Axes", below: str) -> None:
     """Style the horizontal axis and set the text below it; remove the other axis and the frame."""
     axes.set_yticks([])
     for side in ("left", "top", "right"):
