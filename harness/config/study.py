@@ -52,8 +52,9 @@ class Budgets(StrictModel):
 class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
 
-    sampler: Literal["grid", "random", "tpe"] = "grid"
-    """All configurations in turn; drawn uniformly; or proposed by Optuna's tree-structured Parzen estimator."""
+    sampler: Literal["grid", "random", "qmc", "tpe", "gp", "nsga2", "cmaes"] = "grid"
+    """All configurations in turn (grid); drawn uniformly, or by a Sobol sequence (qmc); or proposed by a model: a
+    tree-structured Parzen estimator (tpe), a Gaussian process (gp), a genetic algorithm (nsga2) or CMA-ES (cmaes)."""
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Number of configurations to train; not for a grid, which trains all."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3

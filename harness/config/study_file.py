@@ -15,6 +15,7 @@ from harness.config.network_file import resolve, resolve_bases
 from harness.config.problems import FileErrors
 from harness.config.quick_profile import apply_quick_profile
 from harness.config.recipes.loading import recipe_names
+from harness.config.sampler_checks import check_sampler, require_dense
 from harness.config.space import Space, plain_fields
 from harness.config.space_checks import read_space, require_feasible
 from harness.config.study import Study
@@ -106,6 +107,8 @@ def check_document(document: Document) -> StudyFile:
         check_claims(study, space, problems)
     if study and is_whole:  # without the invalid keys, others might seem to request metrics that no run yields
         check_metrics(study, problems)
+    if study and is_whole and space:
+        check_sampler(study, space, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
     return StudyFile(study, base, large, document, space)
@@ -121,6 +124,7 @@ def build_space(file: StudyFile, *, classes: int, channels: int, data: str | Non
     )
     space = replace(file._space, base=base, bases=dict(zip(file._space.bases, others, strict=True)), data=data)
     require_feasible(space, file.document)
+    require_dense(file.study, space, file.document)
     return space
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from harness.config.axes import Range
+from harness.config.search_methods import SAMPLERS
 from harness.config.space import plain_fields
 from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study
 from harness.errors import StudyError
@@ -101,6 +102,8 @@ def _seeds(old: Search, new: Search) -> Iterator[KeyChange]:
 
 
 def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
+    sampler = old.search.sampler
+    can_grow = SAMPLERS[sampler].grows_axes
     for name in {**old.axes, **new.axes}:
         key = f"axes.{name}"
         if name not in new.axes or name not in old.axes:
@@ -113,8 +116,11 @@ def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
         removed = _removed_value(was, becomes)
         if removed is not None:
             yield "refused", f"{_change_text(key, _plain(was), _plain(becomes))} (without {removed})"
-        elif _removed_value(becomes, was) is not None:
-            yield "added", _change_text(key, _plain(was), _plain(becomes))
+        elif _removed_value(becomes, was) is None:
+            continue
+        else:
+            change = _change_text(key, _plain(was), _plain(becomes))
+            yield ("added", change) if can_grow else ("refused", f"{change} ({sampler} has learned the earlier values)")
 
 
 def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:

@@ -131,7 +131,7 @@ def open_for_driving(
         with store.translate_errors():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
-        trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
+        trials.sampler = build_sampler(study.search, space, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
         inputs = DriverContext(study, space, store, trials, folder, start_executor, rule, reopened.failed)
         yield DrivenStudy(Driver(inputs), store, trials)
