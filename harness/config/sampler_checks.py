@@ -1,4 +1,4 @@
-"""Refuses, when a study file is read, what the study's sampler cannot take, instead of when a proposal fails."""
+"""Refuses, when a study file is read, what the study's sampler and pruner cannot take, not when a proposal fails."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from harness.config.axes import Choice
 from harness.config.census import SCARCE_SHARE, take_census
 from harness.config.problems import FileErrors
-from harness.config.search_methods import LEARNS_LATE, SAMPLERS, SamplerTraits, values_in_order
+from harness.config.search_methods import LEARNS_LATE, SAMPLERS, WILCOXON_SEEDS, SamplerTraits, values_in_order
 from harness.config.space import BUDGETS, Space
 from harness.config.study import Study
 from harness.config.yaml_file import Document, KeyPath, quoted
@@ -58,6 +58,13 @@ def _search_problems(study: Study, traits: SamplerTraits) -> Iterator[Problem]:
             search.pruner,
             "Leave the pruner out, or search with tpe.",
         )
+    if search.pruner == "wilcoxon" and search.seeds <= WILCOXON_SEEDS:
+        rule = (
+            f"`search.seeds` must be at least {WILCOXON_SEEDS + 1} for the pruner wilcoxon, which cannot decide on "
+            f"fewer than {WILCOXON_SEEDS} seeds"
+        )
+        remedy = f"Write `seeds: {WILCOXON_SEEDS + 1}` or more, or take a pruner with a screening run, as median."
+        yield ("search", "seeds"), rule, search.seeds, remedy
     if traits.objectives is not None and len(study.objectives) > traits.objectives:
         rule = f"`objectives` must hold one objective for the sampler {name}"
         yield ("objectives",), rule, len(study.objectives), "Put the others into `budgets`, or search with nsga2."

@@ -22,6 +22,12 @@ POPULATION = 20
 """Networks of a generation of NSGA-II; with Optuna's 50, most studies would end in the first, random generation."""
 
 
+WILCOXON_P = 0.1
+"""The pruner wilcoxon gives a configuration up if the p value of its comparison with the best one is below this."""
+WILCOXON_SEEDS = 4
+"""Fewest shared seeds with a p value below `WILCOXON_P`: with four, the least is 1/16; with three, 1/8."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplerTraits:
     """What a sampler can take; `docs/search.md` has the table for readers."""
@@ -51,7 +57,10 @@ SAMPLERS: dict[str, SamplerTraits] = {
     "qmc": SamplerTraits(),
     "tpe": SamplerTraits(),
     "gp": SamplerTraits(
-        least_trials=GP_RANDOM_TRIALS + 1, most_trials=MAX_GP_TRIALS, most_values=MAX_GP_VALUES, pruners=("none",)
+        least_trials=GP_RANDOM_TRIALS + 1,
+        most_trials=MAX_GP_TRIALS,
+        most_values=MAX_GP_VALUES,
+        pruners=("none", "wilcoxon"),
     ),
     "nsga2": SamplerTraits(least_trials=2 * POPULATION),
     "cmaes": SamplerTraits(

@@ -64,11 +64,12 @@ class Search(StrictModel):
     that gains the most chance of a verdict for its computing; null for none."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
-    pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
-    """The rule that discards a bad configuration after the first epochs of a screening run.
+    pruner: Literal["none", "successive_halving", "hyperband", "median", "wilcoxon"] = "none"
+    """The rule that discards a bad configuration: after the first epochs of a screening run, or after some seeds.
 
-    The screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
-    to the end.
+    A screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
+    to the end. `wilcoxon` has no screening run: it compares a configuration's seeds with those of the best one, and
+    gives up its further seeds if it is worse.
     """
 
     @model_validator(mode="after")
@@ -199,10 +200,10 @@ class Study(StrictModel):
     @model_validator(mode="after")
     def _check_pruner(self) -> Self:
         objective = next(iter(self.objectives))
-        if self.search.pruner != "none" and objective not in CURVES:
+        if self.search.pruner not in ("none", "wilcoxon") and objective not in CURVES:
             raise ValueError(
                 f"`search.pruner` must be none for the objective {objective}, which only finished runs have; "
-                f"{' and '.join(CURVES)} can be pruned"
+                f"{' and '.join(CURVES)} can be pruned, and wilcoxon takes every objective"
             )
         return self
 
@@ -219,7 +220,7 @@ def screening_epochs(name: str, epochs: int) -> int:
     """
     latest = min(math.ceil(epochs / 2), epochs - 1)
     match name:
-        case "none":
+        case "none" | "wilcoxon":
             return 0
         case "median":
             return latest

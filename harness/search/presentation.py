@@ -10,6 +10,7 @@ proposes. The study is a real `optuna.Study`, whose storage translates what is r
 
 import copy
 import math
+import statistics
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from harness.config.axes import Axis, Choice
 from harness.config.search_methods import values_in_order
 from harness.search.trial import distribution_of, storable_choice
+from harness.search.wilcoxon import JUDGED
 
 FEASIBLE = -1.0
 """Presented amount of a constraint that a trial has not set; negative amounts are feasible."""
@@ -235,6 +237,10 @@ class PresentedStorage(BaseStorage):
         presented.params = {
             name: axes[name].encode(trial.params[name]) if name in trial.params else axes[name].middle for name in names
         } | others
+        if trial.state == TrialState.PRUNED and JUDGED in trial.user_attrs:
+            values = trial.user_attrs.get("values")
+            if values:  # given up after some seeds: their mean is known, as that of a configuration with fewer seeds
+                presented.state, presented._values = TrialState.COMPLETE, [statistics.fmean(values)]
         return presented
 
 

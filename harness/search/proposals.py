@@ -23,6 +23,7 @@ from harness.search.events import ClaimsEvaluated
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
+from harness.search.wilcoxon import JUDGED
 from harness.storage import batched_writes, requeue_trial
 from harness.storage.rows import CLAIMS_EVENT
 from harness.training.run import Run
@@ -219,6 +220,7 @@ class Proposals:
         runs = [Run(candidate.spec, self._study.proxy, seed, self._space.data) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
         opened = OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
+        opened.is_judged = JUDGED in facts
         if "screening" in facts:
             opened.screening = Run(candidate.spec, self._study.proxy, facts["screening"], self._space.data)
             opened.screening_epochs = self._screening_epochs
@@ -229,11 +231,12 @@ class Proposals:
         """User attributes of a new trial."""
         assert candidate.spec is not None and candidate.cost is not None
         fingerprint, search = candidate.spec.fingerprint(), self._study.search
-        screens = self._screening_epochs > 0 and self._history.is_new(fingerprint)
+        is_new = self._history.is_new(fingerprint)
         is_further = self._history.lacks_seeds(fingerprint, search.seeds)
         seeds = self._history.next_seeds(fingerprint, search.seed, search.seeds)
         return {
-            **({"screening": search.seed + SCREENING_SEEDS} if screens else {}),
+            **({"screening": search.seed + SCREENING_SEEDS} if is_new and self._screening_epochs > 0 else {}),
+            **({JUDGED: True} if is_new and search.pruner == "wilcoxon" else {}),
             "fingerprint": fingerprint,
             "spec": json.dumps(candidate.spec.canonical()),
             "params": candidate.cost.params,

@@ -172,6 +172,7 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
     "successive_halving": _successive_halving,
     "hyperband": _hyperband,
     "median": _median,
+    "wilcoxon": _none,  # it decides on seeds, not on epochs: `harness.search.wilcoxon`
 }
 
 
