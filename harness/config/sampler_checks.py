@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from harness.config.axes import Choice
 from harness.config.census import SCARCE_SHARE, take_census
 from harness.config.problems import FileErrors
-from harness.config.search_methods import LEARNS_LATE, SAMPLERS, WILCOXON_SEEDS, SamplerTraits, values_in_order
+from harness.config.search_methods import LEARNS_LATE, WILCOXON_SEEDS, SamplerTraits, traits_of, values_in_order
 from harness.config.space import BUDGETS, Space
 from harness.config.study import Study
 from harness.config.yaml_file import Document, KeyPath, quoted
@@ -15,7 +15,7 @@ from harness.errors import StudyError
 
 def check_sampler(study: Study, space: Space, problems: FileErrors) -> None:
     """Report what the study's sampler cannot take."""
-    traits = SAMPLERS[study.search.sampler]
+    traits = traits_of(study.search.sampler)
     for at, rule, value, remedy in (*_search_problems(study, traits), *_space_problems(study, space, traits)):
         problems.add(at, rule, value=value, remedy=remedy)
 

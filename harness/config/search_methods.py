@@ -81,6 +81,11 @@ LEARNS_LATE = {
 """Why a sampler needs several trials, as the end of a sentence."""
 
 
+def traits_of(sampler: str) -> SamplerTraits:
+    """What a sampler can take; a plug-in takes everything, as far as is known here."""
+    return SAMPLERS.get(sampler, SamplerTraits())
+
+
 def values_in_order(axis: Axis) -> tuple[Value, ...] | None:
     """The values of an axis in increasing order; None if they have no order.
 

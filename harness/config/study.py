@@ -38,6 +38,9 @@ Named = Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag(
 AxisEntry = Annotated[Annotated[list[Any], Tag("<list>")] | Annotated[OrdinalRange, Tag("<mapping>")], _either("list")]
 
 
+SamplerName = Literal["grid", "random", "qmc", "tpe", "gp", "nsga2", "cmaes"]
+
+
 class Budgets(StrictModel):
     """Upper limits; a configuration above one is not trained (params, macs) or does not count (latency_ms)."""
 
@@ -52,9 +55,14 @@ class Budgets(StrictModel):
 class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
 
-    sampler: Literal["grid", "random", "qmc", "tpe", "gp", "nsga2", "cmaes"] = "grid"
+    sampler: Annotated[
+        Annotated[SamplerName, Tag("<name>")]
+        | Annotated[str, Tag("<plug-in>"), Field(json_schema_extra={"pattern": ":"})],
+        Discriminator(lambda value: "<plug-in>" if isinstance(value, str) and ":" in value else "<name>"),
+    ] = "grid"
     """All configurations in turn (grid); drawn uniformly, or by a Sobol sequence (qmc); or proposed by a model: a
-    tree-structured Parzen estimator (tpe), a Gaussian process (gp), a genetic algorithm (nsga2) or CMA-ES (cmaes)."""
+    tree-structured Parzen estimator (tpe), a Gaussian process (gp), a genetic algorithm (nsga2) or CMA-ES (cmaes). Or
+    one of your own: `module.py:name` next to the study file, or `package.module:name`."""
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Number of configurations to train; not for a grid, which trains all."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -71,6 +79,8 @@ class Search(StrictModel):
     to the end. `wilcoxon` has no screening run: it compares a configuration's seeds with those of the best one, and
     gives up its further seeds if it is worse.
     """
+    sampler_digest: str | None = None
+    """Version and digest of the code of a sampler of your own, which a study keeps; filled in when it is started."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from harness.config.axes import Range
-from harness.config.search_methods import SAMPLERS
+from harness.config.search_methods import traits_of
 from harness.config.space import plain_fields
 from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study
 from harness.errors import StudyError
@@ -103,7 +103,7 @@ def _seeds(old: Search, new: Search) -> Iterator[KeyChange]:
 
 def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
     sampler = old.search.sampler
-    can_grow = SAMPLERS[sampler].grows_axes
+    can_grow = traits_of(sampler).grows_axes
     for name in {**old.axes, **new.axes}:
         key = f"axes.{name}"
         if name not in new.axes or name not in old.axes:
@@ -184,7 +184,8 @@ def _others(old: Study, new: Study) -> Iterator[KeyChange]:
     before, now = (dict(_flat(study.model_dump(mode="json"))) for study in (old, new))
     for key in {**before, **now}:
         if not _is_below(key, FREE_TO_CHANGE + COMPARED_KEYS) and before.get(key) != now.get(key):
-            yield "refused", _change_text(key, before.get(key), now.get(key))
+            note = " (the code of the sampler is another one)" if key == "search.sampler_digest" else ""
+            yield "refused", f"{_change_text(key, before.get(key), now.get(key))}{note}"
 
 
 def _path(text: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.config.census import take_census
+from harness.config.sampler_plugin import SamplerPlugin
 from harness.config.search_methods import POPULATION, cmaes_population
 from harness.config.space import Space
 from harness.config.study import HALVING_FACTOR, Search, first_rung
@@ -32,6 +33,7 @@ class SamplerRequest:
 
     search: Search
     space: Space
+    plugin: SamplerPlugin | None
     seed: int
     """Follows from the study's seed and its number of trials; with the former alone, a resumed study would repeat."""
 
@@ -112,6 +114,13 @@ def _cmaes(request: SamplerRequest) -> "optuna.samplers.BaseSampler":
     return _presented(request, sampler, is_complete=True, orders_pairs=True, ends_trials=False)
 
 
+def _plugin(request: SamplerRequest) -> "optuna.samplers.BaseSampler":
+    from harness.search.plugin import build_plugin
+
+    assert request.plugin is not None, "the study's sampler is a plug-in"
+    return _presented(request, build_plugin(request.plugin, request.seed))
+
+
 SAMPLERS: dict[str, Callable[[SamplerRequest], "optuna.samplers.BaseSampler"]] = {
     "grid": _random,  # every configuration is enqueued, so nothing is left to sample
     "random": _random,
@@ -176,9 +185,15 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
 }
 
 
-def build_sampler(search: Search, space: Space, trials_so_far: int) -> "optuna.samplers.BaseSampler":
-    """The sampler of a study whose space this is, and which has this number of trials."""
-    return SAMPLERS[search.sampler](SamplerRequest(search, space, (search.seed * 1_000_003 + trials_so_far) % 2**32))
+def build_sampler(
+    search: Search, space: Space, trials_so_far: int, plugin: SamplerPlugin | None = None
+) -> "optuna.samplers.BaseSampler":
+    """The sampler of a study whose space this is, and which has this number of trials.
+
+    Raises `StudyError` for a plug-in that is no sampler, or whose code fails.
+    """
+    request = SamplerRequest(search, space, plugin, (search.seed * 1_000_003 + trials_so_far) % 2**32)
+    return _plugin(request) if plugin is not None else SAMPLERS[search.sampler](request)
 
 
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -18,7 +18,7 @@ from tiny_studies import EPOCHS, Played, epoch, started
 from harness.analysis.study_reader import open_space
 from harness.config.axes import Axis, Choice, Range
 from harness.config.search_methods import SAMPLERS as TRAITS
-from harness.config.study import Search
+from harness.config.study import SamplerName
 from harness.models.spec.network import NetworkSpec
 from harness.search.events import RunStarted, StudyEnded, TrialStarted
 from harness.search.presentation import Presentation, PresentedSampler, PresentedStorage, present_axis
@@ -95,8 +95,7 @@ def trials_of(study: Played) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_the_tables_and_the_study_file_have_the_same_samplers() -> None:
-    choices = Search.model_fields["sampler"].annotation.__args__  # type: ignore[union-attr]
-    assert list(TRAITS) == list(SAMPLERS) == list(choices)
+    assert list(TRAITS) == list(SAMPLERS) == list(get_args(SamplerName))
 
 
 # Studies
