@@ -17,7 +17,7 @@ def check_sampler(study: Study, space: Space, problems: FileErrors) -> None:
     """Report what the study's sampler cannot take."""
     traits = traits_of(study.search.sampler)
     for at, rule, value, remedy in (*_search_problems(study, traits), *_space_problems(study, space, traits)):
-        problems.add(at, rule, value=value, remedy=remedy)
+        problems.add(at, rule, value=None if value is None else quoted(value), remedy=remedy)
 
 
 def require_dense(study: Study, space: Space, document: Document) -> None:
@@ -81,11 +81,11 @@ def _space_problems(study: Study, space: Space, traits: SamplerTraits) -> Iterat
                 assert isinstance(axis, Choice), "a range has an order"
                 rule = f"`axes.{key}` must be a range, or numbers, or two values, for the sampler {name}"
                 remedy = "Keep two of the values, fix the field in `base`, or search with tpe, gp or nsga2."
-                yield ("axes", key), rule, quoted(list(axis.values)), remedy
+                yield ("axes", key), rule, list(axis.values), remedy
     for key, axis in space.axes.items():
         if traits.most_values is not None and len(axis) > traits.most_values:
             rule = f"`axes.{key}` must have at most {traits.most_values:,} values for the sampler {name}"
-            yield ("axes", key), rule, f"{len(axis):,}", "Write a larger `step`, or search with tpe."
+            yield ("axes", key), rule, len(axis), "Write a larger `step`, or search with tpe."
     if not traits.takes_latency_budget and study.budgets.latency_ms is not None:
         rule = f"`budgets.latency_ms` must be left out for the sampler {name}, which cannot learn from it"
         yield ("budgets", "latency_ms"), rule, study.budgets.latency_ms, "Limit `macs`, or search with tpe or gp."
