@@ -1,16 +1,35 @@
 """Refuses, when a study file is read, what the study's sampler and pruner cannot take, not when a proposal fails."""
 
 import importlib.util
+import itertools
 from collections.abc import Iterator
 
-from harness.config.axes import Choice
+from harness.config.axes import Axis, Choice, Range, Value
 from harness.config.census import SCARCE_SHARE, take_census
 from harness.config.problems import FileErrors
-from harness.config.search_methods import LEARNS_LATE, WILCOXON_SEEDS, SamplerTraits, traits_of, values_in_order
+from harness.config.search_methods import LEARNS_LATE, WILCOXON_SEEDS, SamplerTraits, traits_of
 from harness.config.space import BUDGETS, Space
 from harness.config.study import Study
 from harness.config.yaml_file import Document, KeyPath, quoted
 from harness.errors import StudyError
+
+
+def values_in_order(axis: Axis) -> tuple[Value, ...] | None:
+    """The values of an axis in increasing order; None if they have no order.
+
+    Numbers have one, and so have lists of numbers if each is at least the one before it in every stage.
+    """
+    if isinstance(axis, Range):
+        return axis.values
+    if all(_is_number(value) for value in axis.values):
+        return tuple(sorted(axis.values))  # type: ignore[type-var]
+    lists = [value for value in axis.values if isinstance(value, tuple) and all(map(_is_number, value))]
+    if len(lists) < len(axis) or len({len(value) for value in lists}) > 1:
+        return None
+    ordered: list[tuple[float, ...]] = sorted(lists)  # type: ignore[arg-type]
+    steps = itertools.pairwise(ordered)
+    is_chain = all(low <= high for before, after in steps for low, high in zip(before, after, strict=True))
+    return tuple(ordered) if is_chain else None
 
 
 def check_sampler(study: Study, space: Space, problems: FileErrors) -> None:
@@ -89,3 +108,7 @@ def _space_problems(study: Study, space: Space, traits: SamplerTraits) -> Iterat
     if not traits.takes_latency_budget and study.budgets.latency_ms is not None:
         rule = f"`budgets.latency_ms` must be left out for the sampler {name}, which cannot learn from it"
         yield ("budgets", "latency_ms"), rule, study.budgets.latency_ms, "Limit `macs`, or search with tpe or gp."
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -3,12 +3,9 @@
 Optuna is not imported here; `harness.search.samplers` builds the samplers of this table.
 """
 
-import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
-
-from harness.config.axes import Axis, Range, Value
 
 GP_RANDOM_TRIALS = 10
 """Number of complete trials after which the first Gaussian process is fitted."""
@@ -86,29 +83,7 @@ def traits_of(sampler: str) -> SamplerTraits:
     return SAMPLERS.get(sampler, SamplerTraits())
 
 
-def values_in_order(axis: Axis) -> tuple[Value, ...] | None:
-    """The values of an axis in increasing order; None if they have no order.
-
-    Numbers have one, and so have lists of numbers if each is at least the one before it in every stage.
-    """
-    if isinstance(axis, Range):
-        return axis.values
-    if all(_is_number(value) for value in axis.values):
-        return tuple(sorted(axis.values))  # type: ignore[type-var]
-    lists = [value for value in axis.values if isinstance(value, tuple) and all(map(_is_number, value))]
-    if len(lists) < len(axis) or len({len(value) for value in lists}) > 1:
-        return None
-    ordered: list[tuple[float, ...]] = sorted(lists)  # type: ignore[arg-type]
-    steps = itertools.pairwise(ordered)
-    is_chain = all(low <= high for before, after in steps for low, high in zip(before, after, strict=True))
-    return tuple(ordered) if is_chain else None
-
-
-def cmaes_population(axes: Iterable[Axis]) -> int:
+def cmaes_population(axes: Iterable[Sized]) -> int:
     """Networks of a generation of CMA-ES: four, and three times the logarithm of the number of axes (Hansen 2016)."""
     varied = sum(len(axis) > 1 for axis in axes)
     return min(MOST_CMAES, 4 + math.floor(3 * math.log(max(1, varied))))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -115,7 +115,7 @@ def check_document(document: Document) -> StudyFile:
         check_sampler(study, space, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
-    return StudyFile(study, base, large, document, space, plugin)
+    return StudyFile(study, base, large, document, space, plugin=plugin)
 
 
 def build_space(file: StudyFile, *, classes: int, channels: int, data: str | None = None) -> Space:

@@ -26,7 +26,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.config.axes import Axis, Choice
-from harness.config.search_methods import values_in_order
+from harness.config.sampler_checks import values_in_order
 from harness.search.trial import distribution_of, storable_choice
 from harness.search.wilcoxon import JUDGED
 
