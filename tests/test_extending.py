@@ -49,7 +49,11 @@ WALKING: dict[str, list[str]] = {
         "tests/models/test_segmentation_heads.py::test_what_was_trained_unmerged_is_merged_last_without_a_change"
         "[segformer]",
     ],
-    "A sampler": ["tests/search/test_driver.py::test_tables_match_the_choices_of_a_study_file"],
+    "A sampler": [
+        "tests/search/test_samplers.py::test_the_tables_and_the_study_file_have_the_same_samplers",
+        "tests/search/test_samplers.py::test_axes_of_one_value_do_no_harm[halton]",
+        "tests/config/test_search_methods.py::test_every_sampler_has_a_dry_run[halton]",
+    ],
     "A command": [
         "tests/cli/test_commands.py::test_every_command_is_a_module_with_a_parser_and_an_action",
         "tests/test_import_order.py::test_the_commands_import_no_heavy_libraries",

@@ -10,7 +10,7 @@ from harness.analysis.formatting import format_milliseconds
 from harness.analysis.limits import Limit, RunValues, sampling_error
 from harness.analysis.objective import LATENCY, LATENCY_BOUND, objective_value, spread_of
 from harness.analysis.reuse import without_other_times
-from harness.analysis.run_status import configuration_status, trial_status
+from harness.analysis.run_status import TrialStatus, configuration_status, trial_status
 from harness.config.recipe_axes import with_changes
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import axis_value
@@ -232,6 +232,13 @@ def _choice(stored: Any) -> Any:
     return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
 
 
+def _reason(status: TrialStatus, values: int, missing: Sequence[MissingSeed]) -> str | None:
+    """The reason why a configuration is not complete; of one that was given up after some seeds, that of the pruner."""
+    if values and not (status.state == "pruned" and status.reason):
+        return missing_seeds_text(values, missing) or status.reason
+    return status.reason
+
+
 def configuration_result(
     group: Sequence["FrozenTrial"], runs: Sequence[RunResult], study: Study, metric: str
 ) -> ConfigurationResult:
@@ -253,7 +260,7 @@ def configuration_result(
         params=trial_choices(group[0], study.axes),
         spec=spec,
         state=status.state,
-        reason=(missing_seeds_text(len(values), missing) if values else None) or status.reason,
+        reason=_reason(status, len(values), missing),
         values=values,
         seeds=seeds,
         mean=statistics.fmean(values) if values else None,

@@ -70,6 +70,9 @@ class StudyPlan:
     screening: tuple[int, int] = (0, 1)
     """Epochs of the screening run of each configuration (0 without a pruner), and epochs of a full run."""
 
+    gives_up_seeds: bool = False
+    """Whether the pruner may give up the further seeds of a configuration."""
+
     configurations: int | None = None
     """Maximum number of configurations that would be trained, if the rows are a sample of them."""
     repeats: int = 0
@@ -168,6 +171,7 @@ def plan_study(
         claims_s=_total_s([seconds.of(arm) for arm in for_claims], workers),
         runs_to_time=sum(fate == "time" for fate in fates.values()),
         screening=(screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs),
+        gives_up_seeds=study.search.pruner == "wilcoxon",
         configurations=configurations if is_sample else None,
         repeats=trials_left - configurations if census is not None and not census.is_scarce else 0,
         trials_done=done.trials,

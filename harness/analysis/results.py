@@ -5,9 +5,11 @@ Pure functions of the store and Optuna's trials; nothing is rounded or printed h
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
+
+import yaml
 
 from harness.analysis.claims import ClaimResult
 from harness.analysis.configuration_result import (
@@ -23,6 +25,7 @@ from harness.analysis.reuse import OtherEnvironment, other_environments, study_e
 from harness.analysis.run_status import trials_by_configuration
 from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import Study
+from harness.errors import NotFound
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
 from harness.storage.rows import SEARCH_ENDED, TRIAL_ENDED
 from harness.training.environment import Environment
@@ -75,6 +78,8 @@ class StudyResults:
     time_notes: tuple[str, ...] = ()
     """Notes on times that are left out, with the reason."""
 
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """The keys `search` of the study as it was run: sampler, with the digest of a plug-in, pruner, seeds, ..."""
     ended: str | None = None
     """Reason why a sampler ended before it used all of its trials, or the number of its repeated proposals."""
     resampling: tuple[tuple[str, bool], ...] = ()
@@ -186,9 +191,19 @@ def study_results(
         environment=environment,
         origins=other_environments(stored, environment),
         time_notes=tuple(time_notes(stored, (run_id for run_id, run in runs.items() if run.lacks_times))),
+        search=_search_values(study, store),
         ended=_why_ended(store, study.study),
         resampling=resampling_ways(row for row in stored if row.state == RunState.COMPLETE),
     )
+
+
+def _search_values(study: Study, store: Store) -> dict[str, Any]:
+    """The keys `search` of the study as it was run last; those of its file if the store has none."""
+    try:
+        stored = yaml.safe_load(store.study(study.study).resolved).get("search") or {}
+    except NotFound:
+        stored = {}
+    return {**study.search.model_dump(mode="json"), **stored}
 
 
 def _why_ended(store: Store, study: str) -> str | None:

@@ -36,6 +36,7 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "conditions": conditions_text(results),
         "data": list(results.data),
         "limit": results.limit,
+        "search": dict(results.search),
         "search_ended": results.ended,
         "noise": noise_line(results.resampling),
         "resample": "+".join(dict.fromkeys(way for way, _ in results.resampling)) or None,

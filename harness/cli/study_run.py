@@ -27,7 +27,7 @@ from harness.executors.interrupt import Interrupt, InterruptibleExecutor
 from harness.report.event_log import LOGGER, EventFormatter, LoggingView
 from harness.report.study import write_summary
 from harness.search.events import EventView, Progress, StudyEvent, TrialStarted
-from harness.search.session import DrivenStudy, check_data, open_for_driving, same_data, study_changes
+from harness.search.session import DrivenStudy, check_data, check_sampler, open_for_driving, same_data, study_changes
 from harness.storage import Store
 from harness.storage.workspace import DEFAULT_RESULTS, Workspace
 from harness.system.command_line import without_password
@@ -154,6 +154,7 @@ def check_study(file: StudyFile, options: RunOptions) -> CheckedStudy:
     if study.resources.gpus == 0 or not options.is_cluster:
         device = "cuda" if study.resources.gpus and has_gpu() else "cpu"
         check_device(study, file.document, device=device)
+    check_sampler(file, space)
     if not options.is_fresh:
         _require_growth(file, workspace, space.data)
     return CheckedStudy(file, space, check_data(file, workspace.data_cache, space.data), options)

@@ -2,7 +2,7 @@
 
 The quick profile is the study with the changes of the key `quick`, for a short first run. A value of the file that does
 not fit a changed one is adapted to it, unless the profile sets it itself: a profile that trains for one epoch need not
-repeat the warm-up, the batch size and the pruner.
+repeat the warm-up, the batch size and the pruner, and one with a few trials need not repeat the sampler.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from harness.config.recipes.proxy import ProxyRecipe, Transfer
+from harness.config.search_methods import SAMPLERS, WILCOXON_SEEDS
 from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import StudyError
 
@@ -49,7 +50,15 @@ def _at_most(size: Any, most: Any, _: Any) -> Any:
 
 
 def _none_after_one(pruner: Any, epochs: Any, _: Any) -> Any:
-    return "none" if epochs == 1 else pruner
+    return "none" if epochs == 1 and pruner != "wilcoxon" else pruner
+
+
+def _none_with_few_seeds(pruner: Any, seeds: Any, _: Any) -> Any:
+    return "none" if pruner == "wilcoxon" and seeds <= WILCOXON_SEEDS else pruner
+
+
+def _random_if_few(sampler: Any, trials: Any, _: Any) -> Any:
+    return "random" if sampler in SAMPLERS and trials < SAMPLERS[sampler].least_trials else sampler
 
 
 class _DependentValue(NamedTuple):
@@ -70,6 +79,8 @@ DEPENDENT_VALUES = (
     _DependentValue(("proxy", "transfer", "batch_size"), Transfer().batch_size, _TRAIN_SIZE, None, _at_most),
     _DependentValue(("proxy", "val_size"), None, ("proxy", "final_val_size"), None, _at_most),
     _DependentValue(("search", "pruner"), "none", _EPOCHS, _RECIPE.epochs, _none_after_one),
+    _DependentValue(("search", "pruner"), "none", ("search", "seeds"), None, _none_with_few_seeds),
+    _DependentValue(("search", "sampler"), "grid", ("search", "trials"), None, _random_if_few),
 )
 
 

@@ -52,6 +52,9 @@ AxisEntry = Annotated[
 """Values, a range, or for a derived axis an expression of other axes, as `K[0] - 2`."""
 
 
+SamplerName = Literal["grid", "random", "qmc", "tpe", "gp", "nsga2", "cmaes"]
+
+
 class Budgets(StrictModel):
     """Upper limits; a configuration above one is not trained (params, macs) or does not count (latency_ms)."""
 
@@ -66,8 +69,14 @@ class Budgets(StrictModel):
 class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
 
-    sampler: Literal["grid", "random", "tpe"] = "grid"
-    """All configurations in turn; drawn uniformly; or proposed by Optuna's tree-structured Parzen estimator."""
+    sampler: Annotated[
+        Annotated[SamplerName, Tag("<name>")]
+        | Annotated[str, Tag("<plug-in>"), Field(json_schema_extra={"pattern": ":"})],
+        Discriminator(lambda value: "<plug-in>" if isinstance(value, str) and ":" in value else "<name>"),
+    ] = "grid"
+    """All configurations in turn (grid); drawn uniformly, or by a Sobol sequence (qmc); or proposed by a model: a
+    tree-structured Parzen estimator (tpe), a Gaussian process (gp), a genetic algorithm (nsga2) or CMA-ES (cmaes). Or
+    one of your own: `module.py:name` next to the study file, or `package.module:name`."""
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Number of configurations to train; not for a grid, which trains all."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -84,12 +93,15 @@ class Search(StrictModel):
     Pairing is of use where seeds have similar effects on all arms (`variance_removed_by_pairing` in `summary.json`);
     where they have not, it costs degrees of freedom.
     """
-    pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
-    """The rule that discards a bad configuration after the first epochs of a screening run.
+    pruner: Literal["none", "successive_halving", "hyperband", "median", "wilcoxon"] = "none"
+    """The rule that discards a bad configuration: after the first epochs of a screening run, or after some seeds.
 
-    The screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
-    to the end.
+    A screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
+    to the end. `wilcoxon` has no screening run: it compares a configuration's seeds with those of the best one, and
+    gives up its further seeds if it is worse.
     """
+    sampler_digest: str | None = None
+    """Version and digest of the code of a sampler of your own, which a study keeps; filled in when it is started."""
 
     space_filling: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the trials that are drawn uniformly from the space and trained to the end, whatever sampler and pruner.
@@ -241,10 +253,10 @@ class Study(StrictModel):
     @model_validator(mode="after")
     def _check_pruner(self) -> Self:
         objective = next(iter(self.objectives))
-        if self.search.pruner != "none" and objective not in CURVES:
+        if self.search.pruner not in ("none", "wilcoxon") and objective not in CURVES:
             raise ValueError(
                 f"`search.pruner` must be none for the objective {objective}, which only finished runs have; "
-                f"{' and '.join(CURVES)} can be pruned"
+                f"{' and '.join(CURVES)} can be pruned, and wilcoxon takes every objective"
             )
         return self
 
@@ -261,7 +273,7 @@ def screening_epochs(name: str, epochs: int) -> int:
     """
     latest = min(math.ceil(epochs / 2), epochs - 1)
     match name:
-        case "none":
+        case "none" | "wilcoxon":
             return 0
         case "median":
             return latest

@@ -127,7 +127,7 @@ def _check_recipe(study: Study, problems: FileErrors) -> None:
         problems.add((*at, "cue_correlation"), rule, value=quoted(recipe.cue_correlation), remedy=remedy)
     if recipe.train_size is not None:
         _check_batches(study, recipe.train_size, f"`proxy.train_size` ({recipe.train_size})", problems)
-    if study.search.pruner != "none" and recipe.epochs == 1:
+    if study.search.pruner not in ("none", "wilcoxon") and recipe.epochs == 1:
         rule = "`search.pruner` must be none where `proxy.epochs` is 1, after which nothing is left to prune"
         remedy = "Train for more epochs, or leave it out."
         problems.add(("search", "pruner"), rule, value=quoted(study.search.pruner), remedy=remedy)

@@ -18,6 +18,8 @@ from harness.config.quick_profile import apply_quick_profile
 from harness.config.recipe_axes import is_recipe_axis
 from harness.config.recipes.loading import recipe_names
 from harness.config.recipes.proxy import ProxyRecipe
+from harness.config.sampler_checks import check_sampler, require_dense
+from harness.config.sampler_plugin import SamplerPlugin, find_plugin
 from harness.config.space import Space, plain_fields
 from harness.config.space_checks import adapted_notes, read_space, require_feasible, try_values
 from harness.config.study import Study
@@ -37,6 +39,8 @@ class StudyFile:
     full_scale_base: NetworkSpec | None
     document: Document
     _space: Space = field(repr=False)
+    plugin: SamplerPlugin | None = None
+    """The study's sampler, if it is a plug-in."""
     notes: tuple[str, ...] = ()
     """The values that were adapted to the changes of the quick profile, and to choices on axes of the recipe."""
 
@@ -100,6 +104,7 @@ def check_document(document: Document) -> StudyFile:
     problems = FileErrors(document)
     study = _study(document.data, problems)
     study = _with_root(study, document.path) if study else None
+    study, plugin = _with_plugin(study, problems) if study else (None, None)
     is_whole = not problems.errors
     base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
@@ -111,9 +116,11 @@ def check_document(document: Document) -> StudyFile:
         check_effects(study.effects, space, problems)
     if study and is_whole:  # without the invalid keys, others might seem to request metrics that no run yields
         check_metrics(study, problems)
+    if study and is_whole and space:
+        check_sampler(study, space, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
-    return StudyFile(study, base, large, document, space, tuple(adapted_notes(space)))
+    return StudyFile(study, base, large, document, space, plugin=plugin, notes=tuple(adapted_notes(space)))
 
 
 def build_space(
@@ -134,6 +141,7 @@ def build_space(
         try_values(space, file.study, problems, only_recipe=True)
         problems.raise_if_any()
     require_feasible(space, file.document)
+    require_dense(file.study, space, file.document)
     return space
 
 
@@ -188,6 +196,27 @@ def _with_root(study: Study, path: Path) -> Study:
         return study
     root = path.absolute().parent / Path(study.proxy.root).expanduser()
     return study.model_copy(update={"proxy": study.proxy.model_copy(update={"root": os.path.normpath(root)})})
+
+
+def _with_plugin(study: Study, problems: FileErrors) -> tuple[Study, SamplerPlugin | None]:
+    """The study with the digest of its plug-in sampler, and the plug-in; problems of it are reported."""
+    search, at = study.search, ("search", "sampler_digest")
+    if ":" not in search.sampler:
+        if search.sampler_digest is not None:
+            rule = f"`search.sampler_digest` must be left out for the sampler {search.sampler}"
+            problems.add(at, rule, value=quoted(search.sampler_digest), remedy="Only a sampler of your own has one.")
+        return study, None
+    try:
+        plugin = find_plugin(search.sampler, problems.document.path.parent)
+    except StudyError as error:
+        problems.add_error(("search", "sampler"), error)
+        return study, None
+    if search.sampler_digest not in (None, plugin.digest):
+        rule = f"`search.sampler_digest` must be that of the code of `{plugin.text}`, which is {plugin.digest}"
+        remedy = "Bring the code back that the digest is of, or leave the digest out."
+        problems.add(at, rule, value=quoted(search.sampler_digest), remedy=remedy)
+    search = search.model_copy(update={"sampler_digest": plugin.digest})
+    return study.model_copy(update={"search": search}), plugin
 
 
 def _check_full_recipe(named: str | None, problems: FileErrors) -> None:

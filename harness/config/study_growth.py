@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from harness.config.axes import Range
+from harness.config.search_methods import traits_of
 from harness.config.space import plain_fields
 from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study
 from harness.errors import StudyError
@@ -119,6 +120,8 @@ def _pairing(old: Study, new: Study) -> Iterator[KeyChange]:
 
 
 def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
+    sampler = old.search.sampler
+    can_grow = traits_of(sampler).grows_axes
     for name in {**old.axes, **new.axes}:
         key = f"axes.{name}"
         if name not in new.axes or name not in old.axes:
@@ -131,8 +134,11 @@ def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
         removed = _removed_value(was, becomes)
         if removed is not None:
             yield "refused", f"{_change_text(key, _plain(was), _plain(becomes))} (without {removed})"
-        elif _removed_value(becomes, was) is not None:
-            yield "added", _change_text(key, _plain(was), _plain(becomes))
+        elif _removed_value(becomes, was) is None:
+            continue
+        else:
+            change = _change_text(key, _plain(was), _plain(becomes))
+            yield ("added", change) if can_grow else ("refused", f"{change} ({sampler} has learned the earlier values)")
 
 
 def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:
@@ -198,7 +204,8 @@ def _others(old: Study, new: Study) -> Iterator[KeyChange]:
     before, now = (dict(_flat(study.model_dump(mode="json"))) for study in (old, new))
     for key in {**before, **now}:
         if not _is_below(key, FREE_TO_CHANGE + COMPARED_KEYS) and before.get(key) != now.get(key):
-            yield "refused", _change_text(key, before.get(key), now.get(key))
+            note = " (the code of the sampler is another one)" if key == "search.sampler_digest" else ""
+            yield "refused", f"{_change_text(key, before.get(key), now.get(key))}{note}"
 
 
 def _path(text: str) -> tuple[str, ...]:

@@ -14,12 +14,9 @@ from harness.analysis.statistics import Plan
 from harness.analysis.statistics.calibration import ErrorRate, VarianceParts, false_verdicts, variance_parts
 from harness.analysis.statistics.sample import Sample
 from harness.analysis.study_reader import open_study_reader
-<<<<<<< HEAD
 from harness.config.recipe_axes import is_recipe_axis
 from harness.config.space import Candidate
-=======
 from harness.config.study import Pairing
->>>>>>> unpaired
 from harness.errors import UserError
 from harness.report.claims import variance_text
 from harness.report.console import indented
@@ -73,14 +70,6 @@ def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
     return RecordedClaim(study, claims[0], noise)
 
 
-<<<<<<< HEAD
-def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
-    """The share of drawn studies that reach a verdict. Raises `UserError` for unequal arms or too few seeds."""
-    result, arms = recorded.result, [arm.trained for arm in recorded.result.arms]
-    equal = {(spec.replace(replica=0).fingerprint(), recipe.fingerprint()) for spec, recipe in arms}
-    if len(arms) != 2 or len(equal) != 1 or sum(result.claim.contrast.values()) != 0:
-        rule = "an A/A test must have two arms of one network and recipe, weighed alike, that differ in `replica` alone"
-=======
 def measure_error_rate(
     recorded: RecordedClaim, plan: Plan, pairing: Pairing | None = None, *, studies: int, seed: int
 ) -> AATestResult:
@@ -88,11 +77,10 @@ def measure_error_rate(
 
     Raises `UserError` for unequal arms or too few seeds.
     """
-    result, specs = recorded.result, [arm.spec for arm in recorded.result.arms]
-    networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
-    if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
-        rule = "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone"
->>>>>>> unpaired
+    result, arms = recorded.result, [arm.trained for arm in recorded.result.arms]
+    equal = {(spec.replace(replica=0).fingerprint(), recipe.fingerprint()) for spec, recipe in arms}
+    if len(arms) != 2 or len(equal) != 1 or sum(result.claim.contrast.values()) != 0:
+        rule = "an A/A test must have two arms of one network and recipe, weighed alike, that differ in `replica` alone"
         remedy = "See search_spaces/aa.yaml. Or name several studies, one per data set, to split their effect."
         raise UserError(rule, value=", ".join(result.claim.contrast), place=recorded.study, remedy=remedy)
     if len(result.values) < LEAST_SEEDS:

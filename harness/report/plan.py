@@ -5,6 +5,7 @@ from rich.text import Text
 
 from harness.analysis.formatting import DASH, format_duration, format_short_duration, format_value, plural, si
 from harness.analysis.plan import PlannedConfiguration, StudyPlan
+from harness.config.search_methods import WILCOXON_SEEDS
 from harness.report.console import plain_table
 
 MAX_PLAN_ROWS = 200
@@ -82,6 +83,11 @@ def _closing(plan: StudyPlan) -> list[str]:
         lines.append(
             f"each configuration also has a screening run of at most {screening} of {plural(epochs, 'epoch')}, "
             "by which the pruner may leave it out; its seed enters no mean"
+        )
+    if plan.gives_up_seeds:
+        lines.append(
+            f"from {WILCOXON_SEEDS} seeds on, the pruner may give up the further seeds of a configuration that is "
+            "worse than the best"
         )
     lines += plan.notes
     if plan.runs_for_claims:

@@ -7,8 +7,9 @@ claims get one more seed each, as new trials, until no claim is undecided or `se
 
 Order: a grid trains every configuration with its first seed before any gets its second, so that an early look covers
 all configurations. A sampler finishes one configuration first, because it learns from finished ones; so does a study
-with the median pruner, which compares with them. A pruner decides on a screening run, whose seed is in no mean; after
-it passes, all seeds of the configuration are trained to the end. So no run in a mean was selected by its own outcome.
+with the pruners median and wilcoxon, which compare with finished ones. A pruner of epochs decides on a screening run,
+whose seed is in no mean; after it passes, all seeds of the configuration are trained to the end. So no run in a mean
+was selected by its own outcome. The pruner wilcoxon gives up further seeds instead (`harness.search.wilcoxon`).
 """
 
 import time
@@ -40,6 +41,7 @@ from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecord
 from harness.search.proposals import ClaimMonitor, Proposals
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
 from harness.search.trial import OpenTrial
+from harness.search.wilcoxon import SeedPruner
 from harness.storage import RunRow, Store, reap_undriven
 from harness.storage.rows import SEARCH_ENDED
 from harness.storage.transitions import SETTLED
@@ -48,6 +50,8 @@ from harness.training.run import DataNote, Ended, Epoch, Record, Run, RunState, 
 if TYPE_CHECKING:
     import optuna
 
+COMPARING = ("median", "wilcoxon")
+"""Pruners that compare with complete configurations."""
 MAX_ATTEMPTS = 3
 """Number of times that a driver submits a run before a lost worker counts as the run's own failure."""
 FOREIGN_RUN_POLL_S = 5.0
@@ -86,7 +90,7 @@ class Driver:
         self._proposals = Proposals(
             inputs.study, inputs.space, inputs.trials, self._history, self._claim_monitor.configurations_needing_seeds
         )
-        self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
+        self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
         self._dispatch = RunDispatcher(
             inputs.study,
@@ -105,8 +109,9 @@ class Driver:
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, self._metric)
         self._failures = FailureTracker(inputs.failed_before)
+        self._seed_pruner = SeedPruner(inputs.study.objectives[self._metric])
         self._outcomes = OutcomeRecorder(
-            inputs.study, inputs.store, inputs.trials, self._history, self._stored, self._failures
+            inputs.study, inputs.store, inputs.trials, self._history, self._stored, self._failures, self._seed_pruner
         )
         self._open = self._outcomes.open_trials
 
@@ -115,6 +120,7 @@ class Driver:
         start = time.monotonic()
         self._context.store.mark_lost_runs(self._study.study)
         self._proposals.load_history()
+        self._seed_pruner.add(self._context.trials.get_trials(deepcopy=False))
         times = RunTimeEstimator(self._study, self._context.store, self._context.space, self._reuse.environment)
         self._work_of = times.work_of
         self._estimate = TimeLeftEstimator(times.seconds_per_work)
@@ -196,7 +202,7 @@ class Driver:
         """Take a run's outcome from the store, if it has a final one."""
         if row.state in SETTLED and owner.number in self._open:
             owner.todo.remove(run)
-            yield from self._outcomes.finish_run(owner, run, row.state, cause=row.cause, is_reused=True)
+            yield from self._finish_run(owner, run, row.state, row.cause, is_reused=True)
 
     def _submit(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
         """Submit a run, unless another study's driver is training it or has just finished it."""
@@ -290,10 +296,27 @@ class Driver:
         if ended.state == RunState.COMPLETE:
             self._trained += 1
         self._failures.count(run.id, ended.state)
-        yield from self._outcomes.finish_run(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
+        yield from self._finish_run(owner, run, ended.state, ended.cause, wall_s=ended.wall_s)
         if ended.state == RunState.COMPLETE:
             yield from self._outcomes.finish_suspects()
         self._failures.require_few(ended.cause, str(self._context.folder / "logs" / f"{run.id}.log"))
+
+    def _finish_run(
+        self,
+        owner: OpenTrial,
+        run: Run,
+        state: RunState,
+        cause: str | None,
+        *,
+        wall_s: float = 0.0,
+        is_reused: bool = False,
+    ) -> Iterator[StudyEvent]:
+        """Record the outcome of a run, and stop the other runs of its trial if their seeds are given up."""
+        was_pruned = owner.is_pruned
+        yield from self._outcomes.finish_run(owner, run, state, cause=cause, wall_s=wall_s, is_reused=is_reused)
+        if owner.is_pruned and not was_pruned:
+            for run_id in owner.active:
+                self._dispatch.stop(run_id)
 
     # Progress
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.analysis.run_status import TrialStatus, configuration_status, trial_status
+from harness.search.wilcoxon import JUDGED
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -56,7 +57,8 @@ class StudyHistory:
                 self.rejected += trial.state.is_finished()
             elif trial.state.is_finished():
                 runs = len(trial.user_attrs["seeds"]) + ("screening" in trial.user_attrs)
-                self.runs_done += runs if trial.state.name == "COMPLETE" else 1
+                given_up = max(1, len(trial.user_attrs.get("values", ())))
+                self.runs_done += runs if trial.state.name == "COMPLETE" else given_up
                 self._close(trial)
 
     @property
@@ -89,7 +91,7 @@ class StudyHistory:
     def end(self, trial: "FrozenTrial") -> TrialStatus:
         """Add a trial that has just ended; returns the new status of its configuration."""
         fingerprint = trial.user_attrs["fingerprint"]
-        if "screening" in trial.user_attrs and trial_status(trial).state == "pruned":
+        if {"screening", JUDGED} & trial.user_attrs.keys() and trial_status(trial).state == "pruned":
             self.used_seeds[fingerprint] -= set(trial.user_attrs["seeds"])
         return self._close(trial)
 

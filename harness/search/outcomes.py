@@ -13,6 +13,7 @@ from harness.search.history import StudyHistory
 from harness.search.runs import StoredRuns
 from harness.search.samplers import seed_text
 from harness.search.trial import OpenTrial, TrialOutcome
+from harness.search.wilcoxon import SeedPruner
 from harness.storage import Store
 from harness.training.run import Run, RunState
 
@@ -73,6 +74,7 @@ class OutcomeRecorder:
     history: StudyHistory
     stored: StoredRuns
     failures: FailureTracker
+    seed_pruner: SeedPruner
     open_trials: dict[int, OpenTrial] = field(default_factory=dict)
     """By number; the driver adds them, and closing removes them."""
 
@@ -105,6 +107,7 @@ class OutcomeRecorder:
             owner.values[run.id] = value
             if run is not owner.opening and self.stored.metric in CURVES:
                 owner.report(owner.mean(), len(owner.values) * run.recipe.epochs)
+            self._compare_seeds(owner, run)
         elif run is owner.screening and owner.is_screened:
             pass  # the screening is decided, however the run ended
         elif state == RunState.COMPLETE:
@@ -119,6 +122,15 @@ class OutcomeRecorder:
         elif outcome is not None and owner not in self.failures.suspects:
             yield self.finish_trial(owner, outcome)
 
+    def _compare_seeds(self, owner: OpenTrial, run: Run) -> None:
+        """Give up the further seeds of a trial that is worse than the best configuration."""
+        if not owner.is_judged or owner.is_pruned or not (owner.todo or owner.active):
+            return
+        values = {other.seed: owner.values[other.id] for other in owner.runs if other.id in owner.values}
+        reason = self.seed_pruner.reason_to_give_up(values)
+        if reason is not None:
+            owner.give_up(run, reason)
+
     def finish_trial(self, owner: OpenTrial, outcome: TrialOutcome) -> TrialEnded:
         """Close a trial: store its facts as attributes, and tell the sampler its value."""
         del self.open_trials[owner.number]
@@ -126,7 +138,9 @@ class OutcomeRecorder:
         if trials and owner.values and configuration_status(trials).state == DIVERGED:
             owner.mark_diverged()  # its configuration has diverged with another seed
         over = owner.finish(self.trials, outcome, self.stored.facts(owner), self.study.budgets.latency_ms)
-        status = self.history.end(owner.frozen())
+        frozen = owner.frozen()
+        status = self.history.end(frozen)
+        self.seed_pruner.add([frozen])
         reason = over or next(iter(owner.failures.values()), None)
         self.store.event(self.study.study, f"trial {outcome}", reason or "", trial=owner.number)
         return TrialEnded(

@@ -28,6 +28,7 @@ from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.space_filling import MAX_DRAWS, SpaceFilling
 from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
+from harness.search.wilcoxon import JUDGED
 from harness.storage import batched_writes, requeue_trial
 from harness.storage.rows import CLAIMS_EVENT
 from harness.training.run import Run
@@ -271,6 +272,7 @@ class Proposals:
         runs = [Run(spec, recipe, seed, self._space.data) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
         opened = OpenTrial(trial, dict(candidate.params), spec, candidate.fingerprint, runs, steps=steps)
+        opened.is_judged = JUDGED in facts
         if "screening" in facts:
             opened.screening = Run(spec, recipe, facts["screening"], self._space.data)
             opened.screening_epochs = self._screening_epochs
@@ -278,15 +280,16 @@ class Proposals:
         return opened
 
     def _facts(self, candidate: Candidate, by: ProposedBy) -> dict[str, Any]:
-        """User attributes of a new trial. A uniform draw has no screening run, since a pruner must not select it."""
+        """User attributes of a new trial. A uniform draw is trained to its end, since a pruner must not select it."""
         assert candidate.cost is not None
         (spec, recipe), fingerprint, search = candidate.trained, candidate.fingerprint, self._study.search
         is_drawn = by == ProposedBy.SPACE_FILLING
-        screens = self._screening_epochs > 0 and self._history.is_new(fingerprint) and not is_drawn
+        is_selected = self._history.is_new(fingerprint) and not is_drawn
         is_further = self._history.lacks_seeds(fingerprint, search.seeds) and not is_drawn
         seeds = self._history.next_seeds(fingerprint, search.seed, search.seeds)
         return {
-            **({"screening": search.seed + SCREENING_SEEDS} if screens else {}),
+            **({"screening": search.seed + SCREENING_SEEDS} if is_selected and self._screening_epochs > 0 else {}),
+            **({JUDGED: True} if is_selected and search.pruner == "wilcoxon" else {}),
             "fingerprint": fingerprint,
             "spec": json.dumps(spec.canonical()),
             **({"recipe": json.dumps(recipe_changes(recipe, self._study.proxy))} if candidate.has_own_recipe else {}),

@@ -123,6 +123,7 @@ def open_for_driving(
         folder = workspace.folder(study.study)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
+        _keep_plugin(file, folder)
         write_description(folder, info)
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
         rule = ReuseRule(study, store, study_environment(study, is_cluster=is_cluster), reuse, is_cluster)
@@ -132,11 +133,30 @@ def open_for_driving(
         with store.translate_errors():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
-        trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
+        trials.sampler = build_sampler(study.search, space, len(trials.get_trials(deepcopy=False)), file.plugin)
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
         inputs = DriverContext(study, space, store, trials, folder, start_executor, rule, reopened.failed)
         yield DrivenStudy(Driver(inputs), store, trials)
         require_study(store, trials)
+
+
+def check_sampler(file: StudyFile, space: Space) -> None:
+    """Raise `StudyError`, with the file's line, for a plug-in sampler that cannot be built; writes nothing."""
+    if file.plugin is None:
+        return
+    try:
+        build_sampler(file.study.search, space, 0, file.plugin)
+    except StudyError as error:
+        error.place = error.place or file.place(("search", "sampler"))
+        raise
+
+
+def _keep_plugin(file: StudyFile, folder: Path) -> None:
+    """Copy the file of a plug-in sampler next to the resolved study file, which refers to it in the same way."""
+    if file.plugin is not None and file.plugin.is_file:
+        copy = folder / file.plugin.module
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.plugin.source)
 
 
 def _describe(trials: "optuna.Study", file: StudyFile) -> None:

@@ -25,9 +25,9 @@ TrialOutcome = Literal["complete", "pruned", "failed"]
 class OpenTrial:
     """A trial whose configuration is being trained.
 
-    A pruner decides on its screening run alone, which is not in the mean: runs that pass a pruner are better than
-    average by selection, so a mean with them would be biased. The first seed waits for the screening, the other seeds
-    for the first.
+    A pruner of epochs decides on its screening run alone, which is not in the mean: runs that pass a pruner are better
+    than average by selection, so a mean with them would be biased. The first seed waits for the screening, the other
+    seeds for the first.
     """
 
     trial: "optuna.Trial"
@@ -50,6 +50,8 @@ class OpenTrial:
     """Reason by run id, for runs that ended without a result."""
     steps: set[int] = field(default_factory=set)
     """Steps already reported; Optuna keeps the first report of a step."""
+    is_judged: bool = False
+    """Whether its further seeds may be given up after some of them, by the pruner `wilcoxon`."""
     is_pruned: bool = False
     is_screened: bool = False
     """Whether the screening run has passed all decisions."""
@@ -96,6 +98,12 @@ class OpenTrial:
     def frozen(self) -> "FrozenTrial":
         """The trial's current state in Optuna."""
         return self.trial.study._storage.get_trial(self.trial._trial_id)
+
+    def give_up(self, run: Run, reason: str) -> None:
+        """Leave out the seeds that are not trained yet, because of the results up to this run."""
+        self.is_pruned = True
+        self.todo.clear()
+        self.failures = {run.id: reason} | self.failures
 
     def report(self, value: float, step: int) -> None:
         """Add a point to the learning curve, unless the curve has that step."""

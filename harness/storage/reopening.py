@@ -30,8 +30,9 @@ RUNS = Base.metadata.tables["runs"]
 LINKS = Base.metadata.tables["trial_runs"]
 KEPT_ATTRIBUTES = ("fingerprint", "spec", "recipe", "params", "macs", "seeds", "runs", "further_seeds")
 """User attributes of a trial that are not part of its result."""
-SCREENING = "screening"
-"""User attribute with the seed of the run on which a pruner decides; kept with the learning curve."""
+PRUNING = ("screening", "judged_by_seeds")
+"""User attributes of a trial that a pruner may end: the seed of its screening run, or that its seeds are compared; kept
+with the learning curve."""
 RESULT_PREFIXES = ("constraints", "completed_rung_")
 """System attributes of a trial that are part of its result."""
 
@@ -133,7 +134,7 @@ def _reopen(connection: Connection, trial_id: int, *, is_anew: bool) -> None:
 
     connection.execute(rows_of("trial_values"))
     user, system, trials = TABLES["trial_user_attributes"], TABLES["trial_system_attributes"], TABLES["trials"]
-    kept = KEPT_ATTRIBUTES if is_anew else (*KEPT_ATTRIBUTES, SCREENING)
+    kept = KEPT_ATTRIBUTES if is_anew else (*KEPT_ATTRIBUTES, *PRUNING)
     connection.execute(rows_of("trial_user_attributes").where(user.c.key.not_in(kept)))
     for prefix in RESULT_PREFIXES:
         connection.execute(rows_of("trial_system_attributes").where(system.c.key.startswith(prefix, autoescape=True)))

@@ -83,7 +83,7 @@ class Bench:
     def open_trials(self, store: Store) -> optuna.Study:
         search = self.study.search
         study = open_study(store, self.study.study, directions=list(self.study.objectives.values()))
-        study.sampler = build_sampler(search.sampler, search.seed, 0)
+        study.sampler = build_sampler(search, build_space(self.file, classes=8, channels=1), 0, self.file.plugin)
         study.pruner = build_pruner(search.pruner, self.study.proxy.epochs)
         return study
 

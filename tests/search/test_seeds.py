@@ -51,7 +51,7 @@ def submitted(study: Played) -> list[tuple[int, int]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("pruner", sorted(PRUNERS.keys() - {"none"}))
+@pytest.mark.parametrize("pruner", sorted(PRUNERS.keys() - {"none", "wilcoxon"}))
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_replicate_is_never_pruned_however_bad(tmp_path: Path, sampler: str, pruner: str) -> None:
     search = {"sampler": sampler, "trials": 14, "seeds": 1, "pruner": pruner}
@@ -75,7 +75,7 @@ def test_a_replicate_is_never_pruned_however_bad(tmp_path: Path, sampler: str, p
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_a_screening_run_takes_at_most_half_of_the_epochs(pruner: str, epochs: int) -> None:
     assert 0 <= screening_epochs(pruner, epochs) <= min((epochs + 1) // 2, epochs - 1)
-    assert (screening_epochs(pruner, epochs) > 0) == (pruner != "none" and epochs > 1)
+    assert (screening_epochs(pruner, epochs) > 0) == (pruner not in ("none", "wilcoxon") and epochs > 1)
 
 
 def test_the_pruner_decides_on_a_run_that_no_mean_has(tmp_path: Path) -> None:
