@@ -58,7 +58,7 @@ def train(args: Namespace, use: NetworkUse) -> int:
     network_ref = named_network(args, use)
     recipe = _recipe(args, network_ref)
     if network_ref.proxy_choices:
-        note = f"not applied: {network_ref.proxy_choices}, which are of the proxy; the recipe at full scale has its own"
+        note = f"{network_ref.proxy_choices} is of the proxy and not applied: the recipe at full scale has its own"
         make_console().print(note, markup=False, highlight=False, soft_wrap=True)
     if args.dry_run and not is_data_present(recipe.data.dataset, args.data):
         return _dry_run(args, network_ref, recipe)

@@ -125,9 +125,7 @@ def _with_arms_recipe(file: StudyFile) -> StudyFile:
         rule = (
             "all arms of the claims must have one recipe for the proxy to be calibrated, which would be changed for all"
         )
-        remedy = (
-            f"Make a study without {' and '.join(f'`{name}`' for name in axes)}, each network with its own `proxy`."
-        )
+        remedy = f"Calibrate a study without {' and '.join(f'`{name}`' for name in axes)} for each of these recipes."
         raise StudyError(rule, value=", ".join(axes), place=file.place(("claims",)), remedy=remedy)
     data, proxy = file.document.data, nested({name.removeprefix(PREFIX): v for name, v in recipes[0].items()})
     changed: dict[str, Any] = {

@@ -12,6 +12,8 @@ from tiny_studies import HERE, VERSIONS, Played, called, epoch, text_of
 from harness.analysis.claim_power import claim_powers
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.configuration_result import read_run_results
+from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
+from harness.analysis.networks import NetworkQuery, resolve_network
 from harness.analysis.plan import plan_study
 from harness.analysis.prospects import seconds_per_pair
 from harness.analysis.recorded_runs import recorded_run_from_database, recorded_run_from_summary
@@ -23,6 +25,7 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.diagnostics.error_rate import RecordedClaim, measure_error_rate
 from harness.diagnostics.image_noise import ValidationSettings, measure_image_noise
 from harness.errors import UserError
+from harness.models.spec.presets import PRESETS
 from harness.report.event_log import EventFormatter
 from harness.report.live import LiveState
 from harness.report.plan import plan_view
@@ -211,6 +214,19 @@ def test_commands_read_such_a_study(finished: Finished) -> None:
     assert "Its recipe is not a part of this file: the study's proxy unchanged." in network.stdout
     other = called("best", study.path, "--trial", "0", cwd=folder)
     assert "the study's proxy with recipe.epochs=2 recipe.optimizer.lr=0.1." in other.stdout
+
+
+def test_the_recipe_at_full_scale_does_not_take_the_choices_of_the_proxy(tmp_path: Path) -> None:
+    study = played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
+    study.answer(well)
+    use = NetworkUse(NETWORKS | {NetworkForm.BEST_OF}, is_full_scale=True)
+    found = resolve_network(["best-of", str(study.path)], NetworkQuery(study.workspace, trial=0), use)
+    assert found.spec == PRESETS["replknet_31b"].replace(K=3, reparam=None) and found.recipe == "imagenet_300"
+    assert found.proxy_choices == "recipe.optimizer.lr=0.1 recipe.epochs=2"
+    options = ("--trial", "0", "--recipe", "shapes", "--weights", "missing.pt", "--results", study.workspace.results)
+    result = called("train", "best-of", study.path, *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "recipe.optimizer.lr=0.1 recipe.epochs=2 is of the proxy and not applied" in result.stdout
 
 
 def test_events_tell_recipes_of_one_network_apart(finished: Finished, tmp_path: Path) -> None:
