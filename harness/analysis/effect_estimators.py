@@ -111,9 +111,9 @@ class RunEstimator(EffectEstimator):
         self._lost = [one.params for one in configurations if one.draws and one.is_lost]
         observed = _observations(cells, self._valued)
         self._values = observed.values
-        self._fitted = cross_fit(observed)
+        self._fits = cross_fit(observed)
         self._model = fit_response(observed.columns, observed.values, observed.is_uniform)
-        self.explained = self._fitted.explained
+        self.explained = self._fits.by_configuration.explained
 
     def _estimate(self, contrast: CellContrast) -> _Part:
         space, signs = self._cells.column_means(contrast), np.array(contrast.signs, float)
@@ -123,7 +123,7 @@ class RunEstimator(EffectEstimator):
         cells = Contrast(signs, self._cells.memberships(contrast, self._drawn, is_free=is_free), space)
         lost = (self._cells.memberships(contrast, self._lost, is_free=is_free) > 0).sum(axis=0)
         counts = tuple(CellCount(n, int(gone)) for n, gone in zip(cells.counts, lost, strict=True))
-        estimate, alone = estimate_effect(cells, self._fitted), estimate_without_model(cells, self._fitted)
+        estimate, alone = estimate_effect(cells, self._fits), estimate_without_model(cells, self._fits.by_draw)
         if self._is_whole and estimate is not None and alone is not None:
             estimate = replace(estimate, effect=alone.effect)  # of all networks, of which nothing is predicted
         return _Part(

@@ -9,6 +9,7 @@ import pytest
 from harness.analysis.statistics.effects import (
     Contrast,
     CrossFit,
+    CrossFits,
     Draws,
     EffectEstimate,
     Observations,
@@ -139,7 +140,7 @@ def test_intervals_of_a_biased_search_cover_the_average_effect_and_plain_means_d
         fitted = cross_fit(observed)
         for k, name in enumerate(names):
             value, contrast = true_effect(truth, name), contrast_of(name, drawn)
-            estimates = estimate_effect(contrast, fitted), estimate_without_model(contrast, fitted)
+            estimates = estimate_effect(contrast, fitted), estimate_without_model(contrast, fitted.by_draw)
             coverage[number, k] = [covers(one, value) for one in (*estimates, plain(levels, values, name))]
             widths[number, k] = [np.nan if one is None else one.interval[1] - one.effect for one in estimates]
     of_effects, half = np.nanmean(coverage, axis=0), np.nanmedian(widths, axis=0)
@@ -155,6 +156,13 @@ def one_search(seed: int = 3) -> tuple[Observations, Ints, Truth]:
     return *observe(*search(truth, rng, trials=80, share=0.3)), truth
 
 
+SMALL: Ints = np.array(list(itertools.product(range(2), range(3), range(2))), np.int64)
+
+
+def same(fit: CrossFit) -> CrossFits:
+    return CrossFits(fit, fit)
+
+
 def test_estimates_are_deterministic() -> None:
     observed, drawn, _ = one_search()
     first, second = (estimate_effect(contrast_of("shortcut", drawn), cross_fit(observed)) for _ in range(2))
@@ -164,7 +172,7 @@ def test_estimates_are_deterministic() -> None:
 
 def test_a_models_predictions_do_not_depend_on_what_came_of_its_own_block() -> None:
     observed, _, _ = one_search()
-    fitted = cross_fit(observed)
+    fitted = cross_fit(observed).by_draw
     draws = observed.draws
     block = np.unique(draws.configuration[fitted.blocks == 4])
     block = np.setdiff1d(block, draws.configuration[fitted.blocks != 4])
@@ -173,7 +181,7 @@ def test_a_models_predictions_do_not_depend_on_what_came_of_its_own_block() -> N
     changed = observed.values.copy()
     changed[block] += 50.0
     changed[later] -= 30.0  # what the sampler chose with the block's results in view
-    again = cross_fit(Observations(observed.columns, changed, observed.chosen, draws))
+    again = cross_fit(Observations(observed.columns, changed, observed.chosen, draws)).by_draw
     assert np.array_equal(fitted.predictions[fitted.blocks == 4], again.predictions[fitted.blocks == 4])
     assert not np.array_equal(fitted.predictions, again.predictions)
 
@@ -187,10 +195,10 @@ def test_a_model_that_is_exact_leaves_no_error_and_one_that_is_wrong_no_bias() -
     values = 3.0 * drawn[:, 0].astype(float)
     weights, zeros, units = np.ones(len(drawn)), np.zeros(len(drawn), np.int64), np.arange(len(drawn))
     predictions = exact.predict(encode(drawn, AXES).values)
-    estimate = estimate_effect(contrast, CrossFit(values, weights, predictions, units, zeros, [exact]))
+    estimate = estimate_effect(contrast, same(CrossFit(values, weights, predictions, units, zeros, [exact])))
     assert estimate is not None and estimate.effect == pytest.approx(3.0, abs=1e-3) and estimate.error < 1e-2
     shifted = type(exact)(exact.intercept + 100.0, exact.coefficients, 1.0, 1.0)  # wrong by the same everywhere
-    wrong = estimate_effect(contrast, CrossFit(values, weights, predictions + 100.0, units, zeros, [shifted]))
+    wrong = estimate_effect(contrast, same(CrossFit(values, weights, predictions + 100.0, units, zeros, [shifted])))
     assert wrong is not None and wrong.effect == pytest.approx(estimate.effect)
 
 
@@ -211,7 +219,7 @@ def test_equal_groups_have_welchs_interval_with_the_variance_of_the_jackknife() 
 def test_draws_of_one_configuration_are_one_unit() -> None:
     """As often as all are drawn again, they tell no more of the space."""
     observed, drawn, _ = one_search()
-    once = cross_fit(observed)
+    once = cross_fit(observed).by_configuration
     twice = CrossFit(
         np.repeat(once.values, 2),
         np.repeat(once.weights, 2),
@@ -220,28 +228,38 @@ def test_draws_of_one_configuration_are_one_unit() -> None:
         np.repeat(once.blocks, 2),
         once.models,
     )
-    first, second = (estimate_effect(contrast_of("depth", drawn), fitted) for fitted in (once, twice))
+    first, second = (estimate_effect(contrast_of("depth", drawn), same(fitted)) for fitted in (once, twice))
     assert first is not None and second is not None and first.interval == pytest.approx(second.interval)
+
+
+def small_space(values: Floats, seed: int) -> EffectEstimate:
+    """The effect of the first axis from 30 draws of 12 networks; the sampler chose some before and after."""
+    rng = np.random.default_rng(seed)
+    index, chosen = rng.integers(len(SMALL), size=30), rng.choice([-1.0, 15.5, np.inf], size=len(SMALL))
+    members = np.stack([SMALL[:, 0] == 1, SMALL[:, 0] == 0], axis=1).astype(float)
+    columns = encode(SMALL, [AxisCoding(count, is_ordered=False) for count in (2, 3, 2)])
+    space = SpaceMeans((members.T @ columns.values / 6)[None], np.ones(1), 1.0)
+    observed = Observations(columns, values, chosen, Draws(index, np.arange(30), np.ones(30)))
+    contrast = Contrast(np.array([1.0, -1.0]), members[np.unique(index)], space)
+    estimate = estimate_effect(contrast, cross_fit(observed))
+    assert estimate is not None
+    return estimate
 
 
 def test_a_space_that_is_drawn_several_times_over_has_no_bias_of_the_models() -> None:
     """Exact values of 12 networks: a model that has not seen a network shrinks its effects more than others'."""
-    levels = np.array(list(itertools.product(range(2), range(3), range(2))), np.int64)
-    axes = [AxisCoding(count, is_ordered=False) for count in (2, 3, 2)]
-    values = (5 * levels[:, 0] + levels[:, 1]).astype(float)
-    members = np.stack([levels[:, 0] == 1, levels[:, 0] == 0], axis=1).astype(float)
-    columns = encode(levels, axes)
-    space = SpaceMeans((members.T @ columns.values / 6)[None], np.ones(1), 1.0)
-    signs, errors = np.array([1.0, -1.0]), []
-    for seed in range(200):
-        rng = np.random.default_rng(seed)
-        index, seen = rng.integers(len(levels), size=30), np.full(len(levels), np.inf)
-        observed = Observations(columns, values, seen, Draws(index, np.arange(30), np.ones(30)))
-        drawn = np.unique(index)
-        estimate = estimate_effect(Contrast(signs, members[drawn], space), cross_fit(observed))
-        assert estimate is not None
-        errors.append(estimate.effect - 5.0)
+    values = (5 * SMALL[:, 0] + SMALL[:, 1]).astype(float)
+    errors = [small_space(values, seed).effect - 5.0 for seed in range(200)]
     assert abs(np.mean(errors)) < 3 * np.std(errors) / 200**0.5
+
+
+def test_intervals_of_such_a_space_contain_what_the_runs_differ_by() -> None:
+    """Models that have seen a network follow the noise of its runs: with them alone, 156 of these intervals cover."""
+    noise, covered = np.random.default_rng(0), 0
+    for seed in range(200):
+        low, high = small_space(5 * SMALL[:, 0] + SMALL[:, 1] + noise.normal(size=len(SMALL)), seed).interval
+        covered += low <= 5.0 <= high
+    assert covered >= 186, covered
 
 
 def test_a_sum_of_effects_has_their_common_error() -> None:

@@ -95,6 +95,25 @@ def test_effects_are_those_of_the_script_and_the_model_narrows_their_intervals(f
     assert set(result.importances.shares) == set(KEYS["axes"])
 
 
+def test_axes_of_the_recipe_have_effects_and_a_derived_axis_decides_which_others_count(tmp_path: Path) -> None:
+    def of_recipe(job: Job) -> Iterator[Record]:
+        spec, noise = job.run.spec, random.Random(job.run.id).gauss(0, 0.3)
+        yield started()
+        for n in range(1, EPOCHS + 1):
+            yield epoch(n, 60.0 + 2 * (spec.K[2] == 15) + 20 * job.run.recipe.optimizer.lr + noise)
+        yield Ended(RunState.COMPLETE, wall_s=1.0)
+
+    axes = {"K[0]": [7, 3, 13], "K[2]": "K[0] + 2", "reparam": [None, 3], "recipe.optimizer.lr": [0.1, 0.2]}
+    search = {"sampler": "tpe", "trials": 60, "seeds": 1, "space_filling": 0.6}
+    study = played(tmp_path, of_recipe, axes=axes, when={"reparam": "K[2] > 7"}, search=search, effects=[])
+    result = effects_of(study)
+    truth = {"recipe.optimizer.lr: 0.2 against 0.1": 2.0, "K[0]: 13 against 7": 2.0, "reparam: 3 against none": 0.0}
+    for name, value in truth.items():
+        estimate = named(result, name).estimate
+        assert estimate is not None and estimate.interval[0] <= value <= estimate.interval[1], name
+    assert not any("K[2]" in effect.term.name for effect in result.effects)  # which nobody chooses
+
+
 def test_they_are_deterministic_and_json_has_their_keys(finished_search: Played) -> None:
     first, second = (effects_values(effects_of(finished_search)) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)

@@ -17,7 +17,9 @@ cross-fitted form (Zrnic & Candes 2024, PNAS 121, e2322083121):
   well, and the adjustment is no longer of expectation 0, though in simulations it mattered little.
 - **Interval.** Welch's t interval of the adjusted values, its variance being that of the jackknife (HC3, MacKinnon &
   White 1985, Journal of Econometrics 29, 305-325) with the configuration as the unit: a small space has several draws
-  of one. The mean over the space is itself taken over a large sample; the variance of that is added.
+  of one, and the sampler may have chosen it, too. So for the variance alone, models are used that have seen no value of
+  the configuration; the others would follow the noise of its runs, which is no part of the residuals then. The mean
+  over the space is itself taken over a large sample; the variance of that is added.
 
 With every configuration's own mean as the value, intervals contain the choice of configurations and what the runs
 differ by otherwise; what all configurations share, such as the images of a seed, is not a part of them. Of effects that
@@ -25,7 +27,8 @@ are considered together, each interval is that of one: 1 in 20 misses its value.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -161,14 +164,37 @@ class CrossFit:
         return np.asarray(np.mean([self.models[block].coefficients for block in self.blocks], axis=0))
 
 
-def cross_fit(observed: Observations, *, blocks: int = BLOCKS) -> CrossFit:
-    """Fit a model for each block of draws, to what is independent of it; see the module's docstring."""
+class CrossFits(NamedTuple):
+    """The models of the draws, twice."""
+
+    by_draw: CrossFit
+    """With blocks of draws: where a configuration was drawn several times, or chosen before it was drawn, its model may
+    have seen its value."""
+    by_configuration: CrossFit
+    """With blocks of configurations, in the order in which each was first trained: no model has seen them."""
+
+
+def cross_fit(observed: Observations, *, blocks: int = BLOCKS) -> CrossFits:
+    """Fit a model for each block, to what is independent of it; see the module's docstring."""
+    draws = observed.draws
+    drawn, units = np.unique(draws.configuration, return_inverse=True)
+    trained = observed.chosen[drawn].copy()
+    np.minimum.at(trained, units, draws.order)
+    of_draws = np.array_split(np.argsort(draws.order, kind="stable"), min(blocks, len(draws.order)))
+    of_units = np.array_split(np.argsort(trained, kind="stable"), min(blocks, len(drawn)))
+    of_configurations = [np.flatnonzero(np.isin(units, block)) for block in of_units]
+    return CrossFits(_fit(observed, of_draws), _fit(observed, of_configurations, hides=True))
+
+
+def _fit(observed: Observations, blocks: Sequence[Ints], *, hides: bool = False) -> CrossFit:
+    """Fit a model for each block of draws; with `hides`, to no configuration of the block."""
     draws, models = observed.draws, []
-    count = len(draws.order)
-    predictions, block_of = np.zeros(count), np.zeros(count, np.int64)
-    for number, block in enumerate(np.array_split(np.argsort(draws.order, kind="stable"), min(blocks, count))):
-        others = np.unique(np.delete(draws.configuration, block))
-        earlier = np.setdiff1d(np.flatnonzero(observed.chosen < draws.order[block].min()), others)
+    predictions, block_of = np.zeros(len(draws.order)), np.zeros(len(draws.order), np.int64)
+    for number, block in enumerate(blocks):
+        own = np.unique(draws.configuration[block])
+        others = np.setdiff1d(np.delete(draws.configuration, block), own if hides else [])
+        before = min(draws.order[block].min(), observed.chosen[own].min() if hides else np.inf)
+        earlier = np.setdiff1d(np.flatnonzero(observed.chosen < before), others)
         rows = np.concatenate([_evenly(others), _evenly(earlier[np.argsort(observed.chosen[earlier])])])
         is_drawn = np.arange(len(rows)) < len(_evenly(others))
         models.append(fit_response(observed.columns.take(rows), observed.values[rows], is_drawn))
@@ -185,8 +211,16 @@ def _evenly(rows: Ints) -> Ints:
     return rows[np.linspace(0, len(rows) - 1, MOST_FITTED).round().astype(np.int64)]
 
 
-def estimate_effect(contrast: Contrast, fitted: CrossFit) -> EffectEstimate | None:
-    """The effect from the draws and the model; None if a cell has fewer than `LEAST_IN_CELL` configurations."""
+def estimate_effect(contrast: Contrast, fits: CrossFits) -> EffectEstimate | None:
+    """The effect from the draws and the model, with the error from models that have not seen the configurations.
+
+    None if a cell has fewer than `LEAST_IN_CELL` configurations.
+    """
+    effect, error = (_adjusted(contrast, fit) for fit in fits)
+    return None if effect is None or error is None else replace(error, effect=effect.effect)
+
+
+def _adjusted(contrast: Contrast, fitted: CrossFit) -> EffectEstimate | None:
     of_cells = np.stack([model.predict(contrast.space.means) for model in fitted.models])  # (blocks, cells)
     adjusted = (fitted.values - fitted.predictions)[:, None] + of_cells[fitted.blocks]
     return _welch(contrast, fitted, adjusted, contrast.space.variance(contrast.signs, fitted.coefficients))
