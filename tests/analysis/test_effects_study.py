@@ -111,7 +111,7 @@ def test_axes_of_the_recipe_have_effects_and_a_derived_axis_decides_which_others
     for name, value in truth.items():
         estimate = named(result, name).estimate
         assert estimate is not None and estimate.interval[0] <= value <= estimate.interval[1], name
-    assert not any("K[2]" in effect.term.name for effect in result.effects)  # which nobody chooses
+    assert not any("K[2]" in effect.term.name for effect in result.effects)  # which is not chosen
 
 
 def test_they_are_deterministic_and_json_has_their_keys(finished_search: Played) -> None:
