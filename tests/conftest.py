@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,24 @@ def slots_of_this_process() -> Iterator[None]:
         with separate_slots():
             yield
     else:
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def optunas_schema_versions() -> Iterator[None]:
+    """Optuna reads the list of its schema versions two or three times for each new database; here once."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    versions: list[Any] = []
+    read = _VersionManager._create_alembic_script
+
+    def read_once(manager: Any) -> Any:
+        if not versions:
+            versions.append(read(manager))
+        return versions[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", read_once)
         yield
 
 

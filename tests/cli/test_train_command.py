@@ -265,7 +265,7 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_two_workers_train_together_and_one_resumes(tmp_path: Path) -> None:
+def test_two_workers_train_together_and_resume_as_if_undisturbed_and_one_resumes(tmp_path: Path) -> None:
     write(tmp_path)
     command = ("train", "net.yaml", "--recipe", "recipe.yaml")
     result = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
@@ -278,6 +278,13 @@ def test_two_workers_train_together_and_one_resumes(tmp_path: Path) -> None:
     evaluation = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
     loss = evaluation["forms"]["training"]["loss"]
     assert loss == pytest.approx(lines[-1]["val"]["loss"], rel=1e-5), "all workers judge with the kept statistics"
+    max((folder / "checkpoints").glob("*.pt")).unlink()
+    again = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
+    assert again.returncode == 0 and "resuming in epoch 2 after 0 steps" in again.stdout
+    resumed = json.loads((folder / "epochs.jsonl").read_text().splitlines()[-1])
+    assert [resumed[key] for key in ("train_loss", "val", "ema")] == [
+        lines[-1][key] for key in ("train_loss", "val", "ema")
+    ]
     max((folder / "checkpoints").glob("*.pt")).unlink()
     alone = train(tmp_path, "--workers", "1")
     assert alone.returncode == 0 and "warning: there were 2 workers, and now there are 1" in alone.stdout

@@ -21,7 +21,7 @@ from harness.executors import make_executor, ray_cluster
 from harness.executors.base import Executor, WorkerRequest
 from harness.executors.full_scale import train_with_ray
 from harness.executors.ray_cluster import _workers_on
-from harness.training.full_scale.messages import FullScaleEpoch, Message
+from harness.training.full_scale.messages import FullScaleEpoch
 from harness.training.run import Ended, Epoch, RunState, Started
 
 ENOUGH_S = 30.0
@@ -88,7 +88,7 @@ def test_a_machine_on_which_ray_does_not_start_is_an_error(tmp_path: Path, monke
         make_executor("ray", WorkerRequest())
 
 
-@pytest.mark.long
+@pytest.mark.alone  # on a busy machine, Ray takes a node that does not answer in time for dead
 def test_a_node_that_dies_loses_its_run_and_the_others_continue(
     cluster: Any, start_executor: StartExecutor, tmp_path: Path
 ) -> None:
@@ -161,21 +161,12 @@ def test_a_node_with_another_version_of_the_harness_is_refused(
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Train reads settings of its own that Ray deprecates
-def test_a_network_is_trained_by_workers_on_two_nodes_and_resumed_there_as_if_undisturbed(
-    cluster: Any, tmp_path: Path
-) -> None:
-    job, pair = job_of(tmp_path / "run"), WorkerRequest(workers=2, address=cluster.address)
-    undisturbed = [record for record in train_with_ray(job, pair) if isinstance(record, FullScaleEpoch)]
-    assert [(epoch.epoch, epoch.workers) for epoch in undisturbed] == [(1, 2), (2, 2)]
-    max(job.checkpoints.glob("*.pt")).unlink()
-    note, *records = train_with_ray(job, pair)
-    assert isinstance(note, Message) and note.text.startswith("resuming in epoch 2 after 0 steps")
-    (again,) = (record for record in records if isinstance(record, FullScaleEpoch))
-    assert (again.train_loss, again.val, again.ema) == (
-        undisturbed[1].train_loss,
-        undisturbed[1].val,
-        undisturbed[1].ema,
-    )
+def test_a_network_is_trained_by_workers_on_two_nodes(cluster: Any, tmp_path: Path) -> None:
+    pair = WorkerRequest(workers=2, address=cluster.address)
+    records = [
+        record for record in train_with_ray(job_of(tmp_path / "run"), pair) if isinstance(record, FullScaleEpoch)
+    ]
+    assert [(epoch.epoch, epoch.workers) for epoch in records] == [(1, 2), (2, 2)]
 
 
 ASKS_FOR_NONE = """

@@ -1,7 +1,8 @@
 """The worked examples of a page of the documentation: what they change, what they type, and what they expect to see.
 
-Run as a program in a copy of the repository, it plays one example: `python worked_examples.py PAGE SECTION FOLDER
-TEST...`, and runs tests of the copy in the same process, because loading torch takes longer than most of them.
+Run as a program in a copy of the repository with the changes of a page, it plays its examples: `python
+worked_examples.py PAGE FOLDER TEST...`, and runs tests of the copy in the same process, because loading torch takes
+longer than most of them.
 """
 
 import contextlib
@@ -123,11 +124,15 @@ def _output_of(arguments: list[str]) -> str:
     return out.getvalue()
 
 
-def main_of(page: str, section: str, folder: str, *tests: str) -> int:
-    """Play one section in a folder, then run tests in this one; prints what is not as expected, and returns 1 then."""
-    blocks = read_sections(Path(page).read_text(encoding="utf-8"))[section]
-    with contextlib.chdir(folder):
-        faults = list(play(blocks))
+def main_of(page: str, folder: str, *tests: str) -> int:
+    """Play the sections in folders of their own, then run tests in this one; prints what is not as expected, and
+    returns 1 then."""
+    faults = []
+    for number, (section, blocks) in enumerate(read_sections(Path(page).read_text(encoding="utf-8")).items()):
+        work = Path(folder, str(number))
+        work.mkdir()
+        with contextlib.chdir(work):
+            faults += [f"{section}\n{fault}" for fault in play(blocks)]
     print("\n".join(faults))
     options = ("--assert=plain", "-p", "no:xdist", "-p", "no:cacheprovider", "--basetemp", f"{folder}/pytest")
     return int(bool(faults)) or int(pytest.main([*options, *tests]))

@@ -1,5 +1,6 @@
 """Every sampler of the table, on real studies in a real database whose runs come from a script."""
 
+import functools
 import itertools
 import random
 import sqlite3
@@ -113,7 +114,6 @@ def test_a_study_with_conditions_rules_and_budgets_runs_to_its_end(tmp_path: Pat
 
 def interrupted(folder: Path, sampler: str) -> list[dict[str, Any]]:
     """The proposals of a study whose driver is interrupted amid three trials, and resumed."""
-    folder.mkdir()
     study = Played(folder, **ORDERED, search=search_with(sampler, trials=16))
     runs = []
     with closing(study.events(scored, slots=3)) as events:
@@ -128,17 +128,26 @@ def interrupted(folder: Path, sampler: str) -> list[dict[str, Any]]:
     return [trial.params for trial in trials]
 
 
+@pytest.fixture(scope="module")
+def interrupted_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Any]]]:
+    return functools.cache(lambda sampler: interrupted(tmp_path_factory.mktemp("once"), sampler))
+
+
 @pytest.mark.parametrize("sampler", ALL)
-def test_an_interrupted_study_resumes_and_does_not_start_over(tmp_path: Path, sampler: str) -> None:
-    proposed = interrupted(tmp_path / "study", sampler)
+def test_an_interrupted_study_resumes_and_does_not_start_over(
+    interrupted_once: Callable[[str], list[dict[str, Any]]], sampler: str
+) -> None:
+    proposed = interrupted_once(sampler)
     later = proposed[len(proposed) // 2 :]
     assert sum(params in proposed[:6] for params in later) < len(later) / 3
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("sampler", ALL)
-def test_the_same_interruption_leads_to_the_same_study(tmp_path: Path, sampler: str) -> None:
-    assert interrupted(tmp_path / "once", sampler) == interrupted(tmp_path / "again", sampler)
+def test_the_same_interruption_leads_to_the_same_study(
+    tmp_path: Path, interrupted_once: Callable[[str], list[dict[str, Any]]], sampler: str
+) -> None:
+    assert interrupted(tmp_path, sampler) == interrupted_once(sampler)
 
 
 @pytest.mark.parametrize("sampler", ALL)
