@@ -22,6 +22,7 @@ from harness.analysis.statistics.effects import (
     estimate_without_model,
 )
 from harness.analysis.statistics.response_surface import Floats, fit_response
+from harness.analysis.statistics.sample import ROUNDING
 from harness.config.expressions import Formula
 
 NO_COUNTERPARTS = "no two networks within rules and budgets differ in this alone"
@@ -124,6 +125,8 @@ class RunEstimator(EffectEstimator):
         lost = (self._cells.memberships(contrast, self._lost, is_free=is_free) > 0).sum(axis=0)
         counts = tuple(CellCount(n, int(gone)) for n, gone in zip(cells.counts, lost, strict=True))
         estimate, alone = estimate_effect(cells, self._fits), estimate_without_model(cells, self._fits.by_draw)
+        if alone is not None and alone.error <= ROUNDING * np.abs(self._values).max():  # equal values have no spread
+            return _Part(None, space.share, visited=self._visited(contrast), counts=counts)
         if self._is_whole and estimate is not None and alone is not None:
             estimate = replace(estimate, effect=alone.effect)  # of all networks, of which nothing is predicted
         return _Part(
@@ -192,23 +195,26 @@ def effect_result(term: Term, estimator: EffectEstimator) -> EffectResult:
     share = min(part.share for _, part in parts)
     short = tuple(dict.fromkeys(cell for _, part in parts for cell in part.short))
     columns = zip(*(part.counts for _, part in parts), strict=True)
+    estimate = _combined([(weight, part.estimate) for weight, part in parts])
     return EffectResult(
         term,
-        estimate=_combined([(weight, part.estimate) for weight, part in parts]),
+        estimate=estimate,
         alone=_combined([(weight, part.alone) for weight, part in parts]),
         model=_sum([(weight, part.model) for weight, part in parts]),
         visited=_sum([(weight, part.visited) for weight, part in parts]),
         share=share,
         counts=tuple(min(column, key=lambda count: count.values) for column in columns),
-        reason=_reason(share, short),
+        reason=_reason(share, short) if estimate is None else None,
         short=short,
     )
 
 
-def _reason(share: float, short: Sequence[str]) -> str | None:
+def _reason(share: float, short: Sequence[str]) -> str:
     if share == 0:
         return NO_COUNTERPARTS
-    return f"fewer than {LEAST_IN_CELL} space-filling trials have a value with {'; '.join(short)}" if short else None
+    if not short:
+        return "all space-filling trials of a level have the same value, so that their spread is not known"
+    return f"fewer than {LEAST_IN_CELL} space-filling trials have a value with {'; '.join(short)}"
 
 
 def _combined(parts: Sequence[tuple[float, EffectEstimate | None]]) -> EffectEstimate | None:

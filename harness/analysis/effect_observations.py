@@ -7,12 +7,13 @@ it is the mean of; where a pruner has left none of these, of those that it has.
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.analysis.configuration_result import RunResult, of_one_environment, read_run_results, trial_choices
 from harness.analysis.effect_cells import SpaceCells
 from harness.analysis.formatting import format_value
+from harness.analysis.limits import Limit, configuration_limit
 from harness.analysis.objective import formula_value
 from harness.analysis.proposal_origin import is_space_filling, is_whole_grid
 from harness.analysis.reuse import study_environment, time_reference
@@ -50,6 +51,8 @@ class Configuration:
     """The metric, as the mean over seeds."""
     state: str
     """As in `analysis.run_status`."""
+    limit: Limit | None = None
+    """The limit that it is at, if any."""
 
     @property
     def is_open(self) -> bool:
@@ -72,13 +75,15 @@ def read_configurations(
     has_grown = any(event.kind == STUDY_GROWN and "axes." in event.message for event in store.events(study.study))
     weights = _grid_weights(study, space, trials)
     fingerprint = space.fingerprint()
-    configurations = []
+    configurations, done = [], []
     for name, group in trials_by_configuration(trials).items():
         uniform = {trial.number: is_space_filling(trial, study, fingerprint, has_grown=has_grown) for trial in group}
         uniform |= {group[0].number: True} if name in weights else {}
         screening = {trial.user_attrs.get("screening") for trial in group}
         ids = dict.fromkeys(run_id for trial in group for run_id in links.get(trial.number, ()) if run_id in runs)
-        of_group = [of_one_environment(runs[run_id], reference) for run_id in ids]
+        of_all = [of_one_environment(runs[run_id], reference) for run_id in ids]
+        of_group = [run for run in of_all if run.row.run.seed not in screening]
+        done.append([run.values for run in of_group if run.row.state == RunState.COMPLETE])
         configurations.append(
             Configuration(
                 params=_params(group[0], study, space),
@@ -86,11 +91,13 @@ def read_configurations(
                 draws=tuple(number for number, is_drawn in uniform.items() if is_drawn),
                 chosen=min((number for number, is_drawn in uniform.items() if not is_drawn), default=math.inf),
                 weight=weights.get(name, 1.0),
-                value=_value([run for run in of_group if run.row.run.seed not in screening], study, formula),
+                value=_value(of_group, study, formula),
                 state=configuration_status([trial_status(trial) for trial in group]).state,
             )
         )
-    return configurations
+    tests = max(1, sum(map(bool, done)))
+    limits = [configuration_limit(formula.names, values, tests=tests) for values in done]
+    return [replace(one, limit=limit) for one, limit in zip(configurations, limits, strict=True)]
 
 
 def shared_seeds(study: Study) -> range:

@@ -23,6 +23,7 @@ def effects_values(result: "EffectsResult") -> dict[str, Any]:
             "with_value": result.draws,
             "lost": dict(result.lost),
             "lost_levels": list(result.lost_levels),
+            "at_limit": dict(result.at_limit),
             "with_a_diverged_seed": result.diverged,
             "unfinished": result.open,
             "of_an_earlier_space": result.earlier,

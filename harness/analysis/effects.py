@@ -17,6 +17,7 @@ from harness.analysis.effect_estimators import CostEstimator, EffectEstimator, E
 from harness.analysis.effect_observations import Configuration, lost_levels, read_configurations, shared_seeds
 from harness.analysis.effect_terms import effect_terms
 from harness.analysis.importances import Importances, importances
+from harness.analysis.limits import AT, Limit, common_limit
 from harness.analysis.objective import COST_OBJECTIVES
 from harness.analysis.proposal_origin import earlier_draws, has_uniform_draws
 from harness.analysis.statistics.effects import LEAST_IN_CELL
@@ -57,6 +58,8 @@ class EffectsResult:
     """Number of those that are not finished."""
     diverged: int
     """Number of space-filling configurations with a value and a seed that diverged."""
+    at_limit: Mapping[str, int]
+    """Number of space-filling configurations with a value that are at chance or at the ceiling, by the limit."""
     lost_levels: tuple[str, ...]
     """Levels of which at least half of the space-filling configurations are lost, with their numbers."""
     explained: float | None
@@ -76,8 +79,8 @@ def study_effects(
 ) -> EffectsResult:
     """The effects of a study's axes on a metric or a formula of metrics, by default its objective.
 
-    Raises `UserError` for a study with no choice, for a metric that its runs do not have, and for one whose trials are
-    no sample of its space, or too few.
+    Raises `UserError` for a study with no choice, for a metric that its runs do not have, for one whose trials are no
+    sample of its space, or too few, and for one whose configurations are all at chance, or all at the ceiling.
     """
     study = file.study
     formula = _formula(metric or next(iter(study.objectives)), study)
@@ -89,6 +92,7 @@ def study_effects(
     is_cost = formula.names <= set(COST_OBJECTIVES)
     if not is_cost:
         _require_draws(file, configurations, drawn)
+        _require_differences(configurations, study)
     terms = effect_terms(space, study.effects)
     cells = SpaceCells(space)
     cells.sample([contrast for term in terms for _, contrast in term.parts])
@@ -108,6 +112,7 @@ def study_effects(
         lost=Counter(one.state for one in lost if one.is_lost),
         open=sum(one.is_open for one in lost),
         diverged=sum(one.value is not None and one.state == "diverged" for one in drawn),
+        at_limit={} if is_cost else Counter(AT[one.limit] for one in drawn if one.limit and one.value is not None),
         lost_levels=tuple(lost_levels(space, drawn)),
         explained=estimator.explained,
         sample=cells.size,
@@ -157,6 +162,15 @@ def _formula(text: str, study: Study) -> Formula:
 def _values(configurations: Sequence[Configuration]) -> dict[int, float]:
     """Values by the number of a configuration's first trial."""
     return {one.trial: one.value for one in configurations if one.value is not None}
+
+
+def _require_differences(configurations: Sequence[Configuration], study: Study) -> None:
+    """Raise `UserError` if all configurations are at one limit."""
+    limit = common_limit(one.limit for one in configurations if one.value is not None)
+    if limit is not None:
+        rule = f"the configurations must not all be {AT[limit]} for effects: nothing can be told apart there"
+        remedy = "Train longer, or on easier images." if limit == Limit.CHANCE else "Train on harder images."
+        raise UserError(rule, value=study.study, remedy=remedy)
 
 
 def _require_draws(file: StudyFile, configurations: Sequence[Configuration], drawn: Sequence[Configuration]) -> None:

@@ -220,6 +220,11 @@ def _missing_lines(result: "EffectsResult") -> Iterator[str]:
         )
     if result.diverged:
         yield f"{plural(result.diverged, 'space-filling configuration')} lost a seed that diverged; the others count."
+    for limit, count in result.at_limit.items():
+        yield (
+            f"{plural(count, 'space-filling configuration')} {'is' if count == 1 else 'are'} {limit}: what they lack "
+            "is not measured there, so that effects on them are too small."
+        )
     if result.open:
         yield f"{plural(result.open, 'space-filling configuration')} not finished yet."
     if result.earlier:

@@ -39,7 +39,7 @@ def script(job: Job) -> Iterator[Record]:
     yield started()
     for n in range(1, EPOCHS + 1):
         yield epoch(n, value)
-    yield Measured("latency_ms_p50", 1.0 + 0.5 * spec.K[0])
+    yield Measured("latency_ms_p50", 1.0 + 0.5 * spec.K[0] + abs(random.Random(job.run.id).gauss(0, 0.05)))
     yield Ended(RunState.COMPLETE, wall_s=1.0)
 
 
@@ -270,14 +270,46 @@ def test_draws_from_a_smaller_space_are_left_to_the_model(tmp_path: Path) -> Non
 
 
 def test_the_summary_of_a_search_has_its_effects(tmp_path: Path) -> None:
-    """A real search with the inline executor: the networks train for one epoch on a few images."""
+    """A real search with the inline executor; the networks stay at chance, which latencies do not depend on."""
     axes = {"K[0]": [3, 5], "K[1]": [3, 5], "B[0]": [1, 2], "shortcut": [True, False]}
-    search = {"sampler": "random", "trials": 12, "seeds": 1}
-    path = write_study(tmp_path, TINY, axes=axes, search=search, proxy=BRIEF | {"epochs": 1})
+    search, objective = {"sampler": "random", "trials": 12, "seeds": 1}, {"latency_ms_p50": "minimize"}
+    path = write_study(tmp_path, TINY, axes=axes, search=search, proxy=BRIEF | {"epochs": 1}, objectives=objective)
     result = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     shown = (tmp_path / "results" / "tiny" / "summary.txt").read_text()
-    assert summary["effects"]["metric"] == "top1" and summary["effects"]["space_filling"]["with_value"] >= 8
-    assert "Effects  on top1, all else equal" in shown
-    assert "Effects  on top1, all else equal" in result.stdout
+    assert summary["effects"]["metric"] == "latency_ms_p50" and summary["effects"]["space_filling"]["with_value"] >= 8
+    assert "Effects  on latency_ms_p50, all else equal" in shown
+    assert "Effects  on latency_ms_p50, all else equal" in result.stdout
+
+
+@pytest.mark.parametrize(("value", "limit"), [(10.0, "at chance"), (100.0, "at the ceiling")])
+def test_a_search_in_which_nothing_can_be_told_apart_has_no_effects(tmp_path: Path, value: float, limit: str) -> None:
+    def at_limit(_: Job) -> Iterator[Record]:
+        yield started()
+        for n in range(1, EPOCHS + 1):
+            yield epoch(n, value)
+        yield Ended(RunState.COMPLETE, wall_s=1.0)
+
+    study = played(tmp_path, at_limit)
+    with pytest.raises(UserError, match=f"must not all be {limit}"):
+        effects_of(study)
+    refused = called("effects", "study.yaml", cwd=tmp_path)
+    assert refused.returncode == 2 and limit in refused.stderr
+    assert "Effects" not in called("show", "study.yaml", cwd=tmp_path).stdout
+
+
+def test_equal_values_have_no_spread_and_no_interval(tmp_path: Path) -> None:
+    def by_shortcut(job: Job) -> Iterator[Record]:
+        yield started()
+        for n in range(1, EPOCHS + 1):
+            yield epoch(n, 70.0 if job.run.spec.shortcut else 10.0)
+        yield Ended(RunState.COMPLETE, wall_s=1.0)
+
+    result = effects_of(played(tmp_path, by_shortcut))
+    effect = named(result, "shortcut: true against false")
+    assert effect.estimate is None and effect.visited == 60.0
+    assert effect.reason is not None and "the same value" in effect.reason
+    assert set(result.at_limit) == {"at chance"}
+    text = text_of(effects_view(result)[-1], 200) + " ".join(note_lines(result))
+    assert "space-filling configurations are at chance" in text
