@@ -17,8 +17,9 @@ from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import SpecError, StudyError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.network import NetworkSpec
+from harness.models.spec.network import MAY_DIFFER, NetworkSpec
 
+MOST_STAGES = max(family.stages for family in FAMILIES.values())
 MAX_GRID = 20_000
 """Largest number of combinations of a grid."""
 PRICED_FIRST = 200
@@ -61,6 +62,7 @@ def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], p
         problems.add_error(("axes",), error)
         return None
     try_values(space, study, problems)
+    _require_effects(space, problems)
     if all(axes.values()) and all(derived.values()) and all(when.values()):
         _try_expressions(space, problems)
     if study.search.sampler == "grid" and space.size > MAX_GRID:
@@ -204,6 +206,34 @@ def try_values(space: Space, study: Study, problems: FileErrors, *, only_recipe:
             stage = re.search(r"\[(\d+)\]", error.field) if isinstance(error, SpecError) else None
             exact = (*place, int(stage[1])) if stage and isinstance(value, tuple) else place
             problems.add(exact, error.rule, value=quoted(error.value), remedy=_with_derived(space, error))
+
+
+def _require_effects(space: Space, problems: FileErrors) -> None:
+    """Report the axes of one stage of `MAY_DIFFER` whose values all give the same network.
+
+    In MobileNetV2, for example, the blocks of the first stage do not use `ffn_ratio`.
+    """
+    for name, axis in space.axes.items():
+        of, stage = split_name(name, MOST_STAGES)
+        if len(axis) > 1 and stage is not None and of in MAY_DIFFER and _is_idle(space, name, axis):
+            rule = f"`{dotted(('axes', name))}` must change the network, but all of its values give the same one"
+            problems.add(("axes", name), rule, remedy="Leave the axis out.")
+
+
+def _is_idle(space: Space, name: str, axis: Axis) -> bool:
+    """Whether the values of an axis give equal networks with all other choices that were tried."""
+    has_network = False
+    for others in _other_choices(space, name):
+        networks = set()
+        for i in range(min(len(axis), MAX_PRICED_ALONE)):
+            try:
+                networks.add(space.network(others | {name: axis.at(i)}).fingerprint())
+            except UserError:
+                continue
+            if len(networks) > 1:
+                return False
+        has_network = has_network or bool(networks)
+    return has_network
 
 
 def _with_derived(space: Space, error: UserError) -> str | None:
