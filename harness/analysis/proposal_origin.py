@@ -28,6 +28,8 @@ class ProposedBy(StrEnum):
     SAMPLER = "sampler"
     SPACE_FILLING = "space_filling"
     """A uniform draw, which no result influenced."""
+    PRIOR = "prior"
+    """A draw from the prior that the study file has for its axes, which no result influenced, either."""
     NEAREST = "nearest"
     """The untried network within rules and budgets that was nearest to a rejected proposal."""
 

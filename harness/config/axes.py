@@ -31,6 +31,8 @@ class Choice:
     """An axis of unordered values; each is a scalar, null, or one value per stage."""
 
     values: tuple[Value, ...]
+    prior: tuple[float, ...] | None = None
+    """A weight for each value: how much it is expected to be the best one."""
 
     def __post_init__(self) -> None:
         if not self.values:
@@ -60,6 +62,8 @@ class Range:
     high: int | float
     step: int | float = 1
     log: bool = False
+    prior: tuple[float, ...] | None = None
+    """As in `Choice`."""
 
     def __post_init__(self) -> None:
         if self.step <= 0:
@@ -139,14 +143,26 @@ def split_name(name: str, stages: int) -> tuple[str, int | None]:
 def random_sampler(seed: int) -> Sampler:
     """A sampler that draws uniformly on every axis (on its logarithmic scale with `log`); determined by the seed."""
     generator = random.Random(seed)
+    return lambda _, axis: _draw_uniformly(axis, generator)
+
+
+def prior_sampler(seed: int) -> Sampler:
+    """A sampler that draws from the prior of each axis, uniformly where it has none; determined by the seed."""
+    generator = random.Random(seed)
 
     def choose(_: str, axis: Axis) -> Value:
-        if isinstance(axis, Range) and axis.log:
-            drawn = math.exp(generator.uniform(math.log(axis.low), math.log(axis.high + 1)))
-            return min(int(drawn), int(axis.high))
-        return axis.at(generator.randrange(len(axis)))
+        if axis.prior is None:
+            return _draw_uniformly(axis, generator)
+        return axis.at(generator.choices(range(len(axis)), axis.prior)[0])
 
     return choose
+
+
+def _draw_uniformly(axis: Axis, generator: random.Random) -> Value:
+    if isinstance(axis, Range) and axis.log:
+        drawn = math.exp(generator.uniform(math.log(axis.low), math.log(axis.high + 1)))
+        return min(int(drawn), int(axis.high))
+    return axis.at(generator.randrange(len(axis)))
 
 
 class GridEnumerator:

@@ -3,9 +3,10 @@
 Each is parsed once, checked against a small grammar, and evaluated by simpleeval, never by Python.
 
 In an `Expression` the names are the fields of a network (those with one value per stage are lists, `K[0]` is the first
-stage), the keys of the recipe (`recipe.optimizer.lr`), and `true`, `false`, `null`. There are numbers, text, lists,
-indices and slices; `+ - * / // % **` on numbers; comparisons, `in`; `and`, `or`, `not`, `a if c else b`; the functions
-of `CONDITION_FUNCTIONS`; and loops as in `all(k > 5 for k in K)`.
+stage; the fields of `MAY_DIFFER` are single values, except where their stages are used, as in `shortcut[0]` and
+`all(shortcut)`), the keys of the recipe (`recipe.optimizer.lr`), and `true`, `false`, `null`. There are numbers, text,
+lists, indices and slices; `+ - * / // % **` on numbers; comparisons, `in`; `and`, `or`, `not`, `a if c else b`; the
+functions of `CONDITION_FUNCTIONS`; and loops as in `all(k > 5 for k in K)`.
 
 In a `Formula` the names are the metrics of a run. There are numbers, `+ - * / **`, and the functions of
 `FORMULA_FUNCTIONS`.
@@ -19,14 +20,14 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from simpleeval import EvalWithCompoundTypes, InvalidExpression, SimpleEval
 
 from harness.config.recipe_axes import PREFIX, RECIPE_NAMES
 from harness.config.yaml_file import MAX_WHOLE
 from harness.errors import StudyError, did_you_mean
-from harness.models.spec.network import FIELDS
+from harness.models.spec.network import FIELDS, MAY_DIFFER
 
 MAX_CONDITION_LENGTH = 300
 MAX_DEPTH = 25
@@ -93,7 +94,9 @@ class Expression:
 
     def _evaluated(self, values: Mapping[str, Any], rule: str) -> Any:
         evaluator = EvalWithCompoundTypes(
-            operators=CONDITION_OPERATORS, functions=dict(CONDITION_FUNCTIONS), names=LITERALS | dict(values)
+            operators=CONDITION_OPERATORS,
+            functions=CONDITION_FUNCTIONS | STAGE_FUNCTIONS,
+            names=LITERALS | dict(values),
         )
         try:
             return evaluator.eval(self.text, previously_parsed=self._tree)
@@ -117,7 +120,7 @@ class Expression:
         for node in ast.walk(tree):
             self._check(node)
         self._check_names(tree)
-        return tree
+        return _with_single_values(tree)
 
     def _check(self, node: ast.AST) -> None:
         if not isinstance(node, CONDITION_NODES):
@@ -156,7 +159,8 @@ class Expression:
     def _with(self, values: Mapping[str, Any]) -> str:
         """The values of the fields that the expression uses, as `With K=[3, 3, 3, 3]: `."""
         names = sorted({name for name, _ in self.references()} & set(values))
-        assignments = ", ".join(f"{name}={json.dumps(values[name])}" for name in names)
+        shown = {name: _collapsed(values[name]) if name in MAY_DIFFER else values[name] for name in names}
+        assignments = ", ".join(f"{name}={json.dumps(value)}" for name, value in shown.items())
         return f"With {assignments}: " if assignments else "Here: "
 
     def _error(self, rule: str, remedy: str | None = None) -> StudyError:
@@ -177,6 +181,57 @@ def _with_dotted_names(tree: ast.expr) -> ast.expr:
     result = _DottedNames().visit(tree)
     assert isinstance(result, ast.expr)
     return result
+
+
+class _SingleValues(ast.NodeTransformer):
+    """Reads a field of `MAY_DIFFER` as a single value, except where the expression uses its stages."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return _stage_call(SINGLE, node) if _may_differ(node) else node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        node.slice = self.visit(node.slice)
+        node.value = node.value if _may_differ(node.value) else self.visit(node.value)
+        return node
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.comprehension:
+        node.iter = node.iter if _may_differ(node.iter) else self.visit(node.iter)
+        node.ifs = [self.visit(condition) for condition in node.ifs]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        is_of_list = len(node.args) == 1 and ast.unparse(node.func) != "abs"  # max(dw_ratio, 1) is of single values
+        node.args = [part if is_of_list and _may_differ(part) else self.visit(part) for part in node.args]
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        parts = [node.left, *node.comparators]
+        has_list = any(isinstance(part, ast.List | ast.Tuple | ast.ListComp) for part in parts)
+        is_of_lists = has_list and not any(isinstance(op, ast.In | ast.NotIn) for op in node.ops)
+        node.left, *node.comparators = (
+            part if is_of_lists and _may_differ(part) else self.visit(part) for part in parts
+        )
+        for i, (op, part) in enumerate(zip(node.ops, parts[1:], strict=True)):
+            if isinstance(op, ast.In | ast.NotIn) and _may_differ(part):
+                node.comparators[i] = _stage_call(MEMBERS, part)
+        return node
+
+
+def _with_single_values(tree: ast.expr) -> ast.expr:
+    """The tree in which fields of `MAY_DIFFER` are single values where it does not use their stages."""
+    if _may_differ(tree):
+        return _stage_call(COLLAPSED, tree)
+    result = _SingleValues().visit(tree)
+    assert isinstance(result, ast.expr)
+    return result
+
+
+def _may_differ(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and node.id in MAY_DIFFER
+
+
+def _stage_call(function: str, field: ast.Name) -> ast.expr:
+    return ast.Call(ast.Name(function, ast.Load()), [field, ast.Constant(field.id)], [])
 
 
 def _depth(tree: ast.AST) -> int:
@@ -260,6 +315,26 @@ def _without_null(compute: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _collapsed(value: Any, _: str = "") -> Any:
+    """The values of the stages; a single one if they are all the same."""
+    is_single = isinstance(value, list | tuple) and value and all(each == value[0] for each in value)
+    return value[0] if is_single else value
+
+
+def _single(value: Any, name: str) -> Any:
+    """The value of all stages."""
+    single = _collapsed(value)
+    if isinstance(single, list | tuple):
+        raise TypeError(f"stages differ in `{name}`; write `{name}[0]`, or a loop as in `all(v == 1 for v in {name})`")
+    return single
+
+
+def _members(value: Any, _: str) -> Any:
+    """The values of the stages for `in`; the text if they all have the same, so that a part of it is in it, too."""
+    single = _collapsed(value)
+    return single if isinstance(single, str) or not isinstance(value, list | tuple) else value
+
+
 def _kind(value: object) -> str:
     return {list: "a list", tuple: "a list", str: "text", type(None): "null"}.get(type(value), type(value).__name__)
 
@@ -296,6 +371,10 @@ CONDITION_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "all": all,
     "any": any,
 }
+
+SINGLE, MEMBERS, COLLAPSED = "single value", "members of", "one or more values"
+STAGE_FUNCTIONS: dict[str, Callable[..., Any]] = {SINGLE: _single, MEMBERS: _members, COLLAPSED: _collapsed}
+"""Functions that the stages of a field are read with, under names that no expression can contain."""
 
 
 MAX_FORMULA_CHARACTERS = 200

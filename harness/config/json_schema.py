@@ -43,7 +43,7 @@ def json_schema() -> dict[str, Any]:
     keys["axes"] |= {"properties": axes, "additionalProperties": False}
     conditions = {name: {"type": "string", "description": f"When `{name}` is chosen."} for name in axes}
     keys["when"] |= {"properties": conditions, "additionalProperties": False}
-    del schema["$defs"]["OrdinalRange"]
+    del schema["$defs"]["OrdinalRange"], schema["$defs"]["WeightedValues"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
@@ -56,7 +56,7 @@ def _recipe_axis(name: str, ranged: dict[str, Any]) -> dict[str, Any]:
     kinds = {kind.get("type") for kind in (one, *one.get("anyOf", ()))}
     is_number = bool({"integer", "number"} & kinds)
     return {
-        "anyOf": [listed, ranged, DERIVED] if is_number else [listed, DERIVED],
+        "anyOf": [listed, _weighted(listed), *([ranged] if is_number else []), DERIVED],
         "description": value.get("description", f"`proxy.{key}`."),
     }
 
@@ -92,9 +92,16 @@ def _field(name: str, about: str) -> dict[str, Any]:
 DERIVED = {"type": "string", "description": "An expression of other axes, from which the value follows."}
 
 
+def _weighted(listed: dict[str, Any]) -> dict[str, Any]:
+    """The schema of values with a prior."""
+    prior = {"type": "array", "items": {"type": "number", "minimum": 0}, "description": "A weight for each value."}
+    properties = {"values": listed, "prior": prior}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
 def _axis(name: str, value: dict[str, Any], ranged: dict[str, Any]) -> dict[str, Any]:
     """The schema of an axis: a list of values, an expression, or also a range if they are numbers."""
     listed = {"type": "array", "items": value, "minItems": 1}
     is_number = {"integer", "number"} & set(_scalar(name)["type"])
-    forms = [listed, ranged, DERIVED] if is_number else [listed, DERIVED]
+    forms = [listed, _weighted(listed), *([ranged] if is_number else []), DERIVED]
     return {"anyOf": forms, "description": value.get("description", name)}

@@ -7,7 +7,7 @@ from typing import Any
 from harness.config.axes import BASE
 from harness.config.problems import FileErrors
 from harness.config.space import plain_fields
-from harness.config.study import Study
+from harness.config.study import Study, WeightedValues
 from harness.config.yaml_file import KeyPath, dotted, quoted, read_document, write_yaml
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.spec.network import FIELDS, NetworkSpec
@@ -40,6 +40,7 @@ def resolve_bases(study: Study, problems: FileErrors) -> tuple[NetworkSpec | Non
     With an axis `base`, the former is the first of the latter. None, with problems reported, if one is invalid.
     """
     listed, data = study.axes.get(BASE), problems.document.data
+    listed = listed.values if isinstance(listed, WeightedValues) else listed
     for name in study.bases if listed is None else ():
         problems.add(("bases", name), "`bases` must be listed by an axis `base`")
     if listed is None and study.base is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from harness.config.axes import Axis, Choice, Range, Value
 from harness.config.census import SCARCE_SHARE, take_census
 from harness.config.problems import FileErrors
-from harness.config.search_methods import LEARNS_LATE, WILCOXON_SEEDS, SamplerTraits, traits_of
+from harness.config.search_methods import LEARNS_LATE, PRIOR_TRIALS, WILCOXON_SEEDS, SamplerTraits, traits_of
 from harness.config.space import BUDGETS, Space
 from harness.config.study import Study
 from harness.config.yaml_file import Document, KeyPath, quoted
@@ -102,6 +102,10 @@ def _space_problems(study: Study, space: Space, traits: SamplerTraits) -> Iterat
                 remedy = "Keep two of the values, fix the field in `base`, or search with tpe, gp or nsga2."
                 yield ("axes", key), rule, list(axis.values), remedy
     for key, axis in space.axes.items():
+        if axis.prior is not None and name not in PRIOR_TRIALS:
+            rule = f"`axes.{key}.prior` must be left out for the sampler {name}, which does not use it"
+            remedy = f"List the values alone, or search with {' or '.join(PRIOR_TRIALS)}."
+            yield ("axes", key, "prior"), rule, list(axis.prior), remedy
         if traits.most_values is not None and len(axis) > traits.most_values:
             rule = f"`axes.{key}` must have at most {traits.most_values:,} values for the sampler {name}"
             yield ("axes", key), rule, len(axis), "Write a larger `step`, or search with tpe."

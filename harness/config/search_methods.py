@@ -24,6 +24,12 @@ WILCOXON_P = 0.1
 WILCOXON_SEEDS = 4
 """Fewest shared seeds with a p value below `WILCOXON_P`: with four, the least is 1/16; with three, 1/8."""
 
+PRIOR_SHARE = 0.5
+"""Share of the first trials that is drawn from the prior of the axes."""
+PRIOR_TRIALS = {"random": math.inf, "tpe": 10.0}
+"""By sampler that takes a prior: the number of trials after which that share decreases, as 1 / trials. For tpe it is
+the number of its random trials; random does not learn, so that there is nothing to replace the prior."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplerTraits:
@@ -81,6 +87,12 @@ LEARNS_LATE = {
 def traits_of(sampler: str) -> SamplerTraits:
     """What a sampler can take; a plug-in takes everything, as far as is known here."""
     return SAMPLERS.get(sampler, SamplerTraits())
+
+
+def trials_from_prior(sampler: str, trials: int) -> float:
+    """How many of a study's first `trials` are drawn from the prior of its axes; see `PRIOR_SHARE`."""
+    constant = PRIOR_TRIALS.get(sampler, 0.0)
+    return PRIOR_SHARE * sum(min(1.0, constant / i) for i in range(1, trials + 1))
 
 
 def cmaes_population(axes: Iterable[Sized]) -> int:

@@ -189,7 +189,7 @@ class Space:
             return Candidate(params, None, None, {"spec": 1.0}, str(error))
         except StudyError as error:
             return Candidate(params, None, None, {"recipe": 1.0}, str(error))
-        named = plain_fields(spec) | self._recipe_values(values)
+        named = fields_by_stage(spec) | self._recipe_values(values)
         wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(named)}
         for name, limit in self.budgets.items():
             amount = getattr(cost, name)
@@ -208,7 +208,7 @@ class Space:
 
         Raises `SpecError` if there is no such network.
         """
-        return plain_fields(self.network(params)) | self._recipe_values(self.with_derived(params))
+        return fields_by_stage(self.network(params)) | self._recipe_values(self.with_derived(params))
 
     def recipe_of(self, params: Mapping[str, Value]) -> ProxyRecipe:
         """The study's proxy with these choices. Raises `StudyError` for a recipe with which nothing can be trained."""
@@ -272,7 +272,7 @@ class Space:
     def _fields(self, params: Mapping[str, Value]) -> dict[str, Any]:
         """All fields of the network; per-stage ones as lists. Raises `SpecError` for a stage that the base lacks."""
         base = self._base(params)
-        fields, stages = plain_fields(base), FAMILIES[base.family].stages
+        fields, stages = fields_by_stage(base), FAMILIES[base.family].stages
         for name, value in params.items():
             of, stage = split_name(name, self._most_stages)
             if of == BASE or is_recipe_axis(of):
@@ -287,11 +287,9 @@ class Space:
                 fields[of] = value
         if "reparam" not in params:
             chosen = {split_name(name, self._most_stages) for name in params}
-            kernels = zip(fields["K"], fields["reparam"], fields["dilation"], strict=False)
-            for i, (k, s, dilation) in enumerate(kernels):
-                if ("reparam", i) not in chosen and not fits_small_kernel(
-                    s, k, fields["kernel"], dilation, fields["stripe"]
-                ):
+            kernels = zip(fields["reparam"], fields["K"], fields["kernel"], fields["dilation"], strict=False)
+            for i, (s, k, kind, dilation) in enumerate(kernels):
+                if ("reparam", i) not in chosen and not fits_small_kernel(s, k, kind, dilation, fields["stripe"]):
                     fields["reparam"][i] = None
         return fields
 
@@ -327,8 +325,8 @@ def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]],
     """The axes that set the fields that a condition uses, in networks with these numbers of stages."""
     used = set(condition.references())
     small = [stage for of, stage in used if of == "reparam"]  # the base's small kernel depends on these fields
-    used |= {(of, stage) for stage in small for of in ("K", "dilation")}
-    used |= {(of, None) for _ in small for of in ("kernel", "stripe")}
+    used |= {(of, stage) for stage in small for of in ("K", "dilation", "kernel")}
+    used |= {("stripe", None) for _ in small}
     used |= {(name, None) for of, _ in list(used) for name in names_behind(of)}
     return {
         name
@@ -344,13 +342,17 @@ def axis_value(name: str, spec: NetworkSpec, recipe: ProxyRecipe) -> Value:
         value: Value = flat_recipe(recipe.model_dump(mode="json"))[name]
         return value
     of, stage = split_name(name, max(family.stages for family in FAMILIES.values()))
-    value = getattr(spec, of)
-    if stage is None or not isinstance(value, tuple):
-        return value
-    return value[stage] if stage < len(value) else None
+    if stage is None:
+        return getattr(spec, of)  # type: ignore[no-any-return]
+    return spec.at(of, stage) if stage < len(spec.K) else None
+
+
+def fields_by_stage(spec: NetworkSpec) -> dict[str, Any]:
+    """All fields of a network as plain values, including defaults; per-stage ones as lists, in all cases."""
+    return {name: list(spec.by_stage(name)) if name in PER_STAGE else getattr(spec, name) for name in FIELDS}
 
 
 def plain_fields(spec: NetworkSpec) -> dict[str, Any]:
-    """All fields of a network as plain values, including defaults; per-stage ones as lists."""
+    """All fields of a network as they are written, including defaults: as the spec has them, with lists for tuples."""
     values = {name: getattr(spec, name) for name in FIELDS}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from harness.config.axes import Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
@@ -12,13 +13,14 @@ from harness.config.expressions import Expression
 from harness.config.problems import FileErrors
 from harness.config.recipe_axes import adapted_text, chosen_recipe, is_recipe_axis, recipe_name
 from harness.config.space import BUDGETS, Candidate, Space
-from harness.config.study import OrdinalRange, Study
+from harness.config.study import OrdinalRange, Study, WeightedValues
 from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import SpecError, StudyError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.network import NetworkSpec
+from harness.models.spec.network import MAY_DIFFER, NetworkSpec
 
+MOST_STAGES = max(family.stages for family in FAMILIES.values())
 MAX_GRID = 20_000
 """Largest number of combinations of a grid."""
 PRICED_FIRST = 200
@@ -61,6 +63,7 @@ def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], p
         problems.add_error(("axes",), error)
         return None
     try_values(space, study, problems)
+    _require_effects(space, problems)
     if all(axes.values()) and all(derived.values()) and all(when.values()):
         _try_expressions(space, problems)
     if study.search.sampler == "grid" and space.size > MAX_GRID:
@@ -107,7 +110,7 @@ def _place_of(violation: str) -> KeyPath:
     return ("rules", int(stated[1])) if stated else ("axes",)
 
 
-def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: FileErrors) -> Axis | None:
+def _axis(name: str, raw: list[Any] | WeightedValues | OrdinalRange, stages: int, problems: FileErrors) -> Axis | None:
     at: KeyPath = ("axes", name)
     try:
         split_name(name, stages)
@@ -117,6 +120,10 @@ def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: FileE
     if isinstance(raw, list):
         values = _values(at, raw, problems)
         return _from_list(values) if values else None
+    if isinstance(raw, WeightedValues):
+        values = _values((*at, "values"), raw.values, problems)
+        prior = _prior((*at, "prior"), raw, problems)
+        return replace(_from_list(values), prior=prior) if prior and len(values) == len(prior) else None
     try:
         ends = (raw.low, raw.high, raw.step)
         if all(float(end).is_integer() for end in ends):
@@ -161,6 +168,18 @@ def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
     return list(values.values())
 
 
+def _prior(at: KeyPath, raw: WeightedValues, problems: FileErrors) -> tuple[float, ...] | None:
+    """The weights of the values; None, with the problem reported, if they are no prior."""
+    if len(raw.prior) != len(raw.values):
+        rule = f"`{dotted(at)}` must have one weight per value, {len(raw.values)} in all"
+        problems.add(at, rule, value=quoted(raw.prior), remedy="A value that is no better than another has its weight.")
+    elif raw.prior and not sum(raw.prior) > 0:
+        problems.add(at, f"`{dotted(at)}` must have a weight above 0", value=quoted(raw.prior))
+    else:
+        return tuple(raw.prior)
+    return None
+
+
 def _value(raw: Any) -> Any:
     """A value of a list as an axis stores it; anything nested deeper becomes a mapping, which no axis accepts."""
     if isinstance(raw, list):
@@ -194,16 +213,46 @@ def try_values(space: Space, study: Study, problems: FileErrors, *, only_recipe:
         if only_recipe and not is_recipe_axis(name):
             continue
         at: KeyPath = ("axes", name)
-        if isinstance(raw, list):
-            values = ((i, _value(entry)) for i, entry in enumerate(raw))
+        listed = raw.values if isinstance(raw, WeightedValues) else raw
+        if isinstance(listed, list):
+            at = (*at, "values") if listed is not raw else at
+            values = ((i, _value(entry)) for i, entry in enumerate(listed))
             written = [((*at, i), value) for i, value in values if not isinstance(value, dict)]
         else:
             written = [(at, axis.at(i)) for i in range(min(len(axis), MAX_GRID))]
         refused = ((place, value, error) for place, value in written if (error := _rejection(space, name, value)))
-        for place, value, error in itertools.islice(refused, MAX_REJECTIONS if isinstance(raw, list) else 1):
+        for place, value, error in itertools.islice(refused, MAX_REJECTIONS if isinstance(listed, list) else 1):
             stage = re.search(r"\[(\d+)\]", error.field) if isinstance(error, SpecError) else None
             exact = (*place, int(stage[1])) if stage and isinstance(value, tuple) else place
             problems.add(exact, error.rule, value=quoted(error.value), remedy=_with_derived(space, error))
+
+
+def _require_effects(space: Space, problems: FileErrors) -> None:
+    """Report the axes of one stage of `MAY_DIFFER` whose values all give the same network.
+
+    In MobileNetV2, for example, the blocks of the first stage do not use `ffn_ratio`.
+    """
+    for name, axis in space.axes.items():
+        of, stage = split_name(name, MOST_STAGES)
+        if len(axis) > 1 and stage is not None and of in MAY_DIFFER and _is_idle(space, name, axis):
+            rule = f"`{dotted(('axes', name))}` must change the network, but all of its values give the same one"
+            problems.add(("axes", name), rule, remedy="Leave the axis out.")
+
+
+def _is_idle(space: Space, name: str, axis: Axis) -> bool:
+    """Whether the values of an axis give equal networks with all other choices that were tried."""
+    has_network = False
+    for others in _other_choices(space, name):
+        networks = set()
+        for i in range(min(len(axis), MAX_PRICED_ALONE)):
+            try:
+                networks.add(space.network(others | {name: axis.at(i)}).fingerprint())
+            except UserError:
+                continue
+            if len(networks) > 1:
+                return False
+        has_network = has_network or bool(networks)
+    return has_network
 
 
 def _with_derived(space: Space, error: UserError) -> str | None:

@@ -21,13 +21,11 @@ CURVES = ("top1", "val_loss")
 """Objectives that are measured after every epoch, so that a pruner can use them."""
 
 
-def _either(name: str, *, or_text: bool = False) -> Discriminator:
-    """Distinguishes a mapping, or text, from the other form of a key, so that errors are about the form in the file."""
+def _either(name: str) -> Discriminator:
+    """Distinguishes a mapping from the other form of a key, so that errors are about the form in the file."""
 
     def form(value: Any) -> str:
-        if isinstance(value, Mapping | StrictModel):
-            return "<mapping>"
-        return "<text>" if or_text and isinstance(value, str) else f"<{name}>"
+        return "<mapping>" if isinstance(value, Mapping | StrictModel) else f"<{name}>"
 
     return Discriminator(form)
 
@@ -45,11 +43,32 @@ class OrdinalRange(StrictModel):
 Named = Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
 """A preset's name, the path of a spec file relative to the study file, or a mapping of a network's fields."""
 
+
+class WeightedValues(StrictModel):
+    """The values of an axis with a prior: how much each is expected to be the best one."""
+
+    values: list[Any]
+    prior: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    """A weight for each value; a value with twice the weight of another is proposed twice as often from the prior."""
+
+
+def _axis_form(value: Any) -> str:
+    """The form of an axis; see `_either`."""
+    if isinstance(value, WeightedValues) or (isinstance(value, Mapping) and {"values", "prior"} & value.keys()):
+        return "<values>"
+    if isinstance(value, Mapping | StrictModel):
+        return "<mapping>"
+    return "<text>" if isinstance(value, str) else "<list>"
+
+
 AxisEntry = Annotated[
-    Annotated[list[Any], Tag("<list>")] | Annotated[OrdinalRange, Tag("<mapping>")] | Annotated[str, Tag("<text>")],
-    _either("list", or_text=True),
+    Annotated[list[Any], Tag("<list>")]
+    | Annotated[WeightedValues, Tag("<values>")]
+    | Annotated[OrdinalRange, Tag("<mapping>")]
+    | Annotated[str, Tag("<text>")],
+    Discriminator(_axis_form),
 ]
-"""Values, a range, or for a derived axis an expression of other axes, as `K[0] - 2`."""
+"""Values, values with a prior, a range, or for a derived axis an expression of other axes, as `K[0] - 2`."""
 
 
 SamplerName = Literal["grid", "random", "qmc", "tpe", "gp", "nsga2", "cmaes"]

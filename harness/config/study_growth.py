@@ -15,7 +15,7 @@ import yaml
 from harness.config.axes import Range
 from harness.config.search_methods import traits_of
 from harness.config.space import plain_fields
-from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study
+from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study, WeightedValues
 from harness.errors import StudyError
 from harness.models.spec.network import NetworkSpec
 
@@ -134,6 +134,9 @@ def _axes(old: Study, new: Study) -> Iterator[KeyChange]:
         removed = _removed_value(was, becomes)
         if removed is not None:
             yield "refused", f"{_change_text(key, _plain(was), _plain(becomes))} (without {removed})"
+        elif not _keeps_prior(was, becomes):
+            change = _change_text(key, _plain(was), _plain(becomes))
+            yield "refused", f"{change} (the prior was chosen before the first result)"
         elif _removed_value(becomes, was) is None:
             continue
         else:
@@ -151,12 +154,29 @@ def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:
         members = _range(becomes)
         ends = [was.low, was.low + was.step, was.high] if was.high > was.low else [was.low]
         return next((f"{end:g}" for end in ends if not _has(members, end)), None)
-    values = list(_range(was).values) if isinstance(was, OrdinalRange) else was
+    values = _listed(was)
     if isinstance(becomes, OrdinalRange):
         members = _range(becomes)
         return next((json.dumps(value) for value in values if not _has(members, value)), None)
-    keys = {_key(value) for value in becomes}
+    keys = {_key(value) for value in _listed(becomes)}
     return next((json.dumps(value) for value in values if _key(value) not in keys), None)
+
+
+def _listed(entry: list[Any] | WeightedValues | OrdinalRange) -> list[Any]:
+    if isinstance(entry, OrdinalRange):
+        return list(_range(entry).values)
+    return entry.values if isinstance(entry, WeightedValues) else entry
+
+
+def _keeps_prior(was: AxisEntry, becomes: AxisEntry) -> bool:
+    """Whether the earlier values of an axis have the weights that they had."""
+    old, new = (
+        {_key(value): weight for value, weight in zip(entry.values, entry.prior, strict=False)}
+        if isinstance(entry, WeightedValues)
+        else None
+        for entry in (was, becomes)
+    )
+    return old == new if old is None or new is None else all(new.get(key) == weight for key, weight in old.items())
 
 
 def _range(entry: OrdinalRange) -> Range:
@@ -223,7 +243,7 @@ def _without_description(claim: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(entry: Any) -> Any:
-    return entry.model_dump(mode="json") if isinstance(entry, OrdinalRange) else entry
+    return entry.model_dump(mode="json") if isinstance(entry, OrdinalRange | WeightedValues) else entry
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -108,9 +108,9 @@ class ConvNeXtStage(nn.Module):
             *(
                 ConvNeXtBlock(
                     c,
-                    width=inner_width(c, spec.ffn_ratio),
+                    width=inner_width(c, spec.at("ffn_ratio", i)),
                     kernel=spec.kernel_of(i),
-                    shortcut=spec.shortcut,
+                    shortcut=spec.at("shortcut", i),
                     drop_path=p,
                     merged=merged,
                 )

@@ -87,7 +87,7 @@ def _stage(spec: NetworkSpec, i: int, c_in: int, drop_paths: list[float], merged
                 width=families.expanded_width(spec, i, c_from),
                 kernel=spec.kernel_of(i),
                 stride=1 if j else FAMILIES[spec.family].strides[i],
-                shortcut=spec.shortcut,
+                shortcut=spec.at("shortcut", i),
                 drop_path=p,
                 merged=merged,
             )

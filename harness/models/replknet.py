@@ -117,7 +117,7 @@ class RepLKNetStage(nn.Module):
         super().__init__()
         self.grad_checkpointing = False
         c = spec.C[i]
-        width, ffn_width = inner_width(c, spec.dw_ratio), inner_width(c, spec.ffn_ratio)
+        width, ffn_width = (inner_width(c, spec.at(name, i)) for name in ("dw_ratio", "ffn_ratio"))
         self.blocks = nn.ModuleList()
         for p in drop_paths:
             self.blocks.append(
@@ -125,7 +125,7 @@ class RepLKNetStage(nn.Module):
                     c,
                     width=width,
                     kernel=spec.kernel_of(i),
-                    shortcut=spec.shortcut,
+                    shortcut=spec.at("shortcut", i),
                     drop_path=p,
                     merged=merged,
                 )

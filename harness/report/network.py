@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, PREFIXES, join_words, si
+from harness.analysis.formatting import DASH, PREFIXES, format_value, join_words, si
 from harness.models.cost import Cost, Part, network_parts
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -56,16 +56,19 @@ def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
 
 
 def stages_table(costs: NetworkCosts) -> Table:
-    """A row per part: its output map, blocks, channels, kernels, and cost in both forms."""
+    """A row per part: its output map, blocks, channels, kernels, what else differs by stage, and its costs."""
     costs_of = ("params\ntrain", "\nmerged", "MACs\ntrain", "\nmerged", "in\nbounds", "large\nkernel")
-    table = plain_table(("\npart",), ("\nmap", "\nB", "\nC", "\nK", *costs_of))
+    differing = costs.spec.differing_fields
+    table = plain_table(("\npart",), ("\nmap", "\nB", "\nC", "\nK", *(f"\n{name}" for name in differing), *costs_of))
     for train, merged in zip(costs.training, costs.merged, strict=True):
-        table.add_row(train.name, _map(merged), *_alphabet(costs.spec, merged.name), *_costs(train, merged))
+        stage = _stage_of(merged.name)
+        values = ["" if stage is None else format_value(costs.spec.at(name, stage)) for name in differing]
+        table.add_row(train.name, _map(merged), *_alphabet(costs.spec, merged.name), *values, *_costs(train, merged))
     train, merged = (
         Part("all", (0, 0), _total(parts), sum((part.large_kernels for part in parts), Cost()))
         for parts in (costs.training, costs.merged)
     )
-    table.add_row("all", "", "", "", "", *_costs(train, merged), style="bold")
+    table.add_row("all", "", "", "", "", *("" for _ in differing), *_costs(train, merged), style="bold")
     return table
 
 
@@ -146,13 +149,19 @@ def _map(part: Part) -> str:
 
 def _alphabet(spec: NetworkSpec, part: str) -> tuple[str, str, str]:
     """B, C and K of a stage; K is 31+5 with a small kernel, and 3 d5 with a dilation. Empty for other parts."""
-    kind, _, number = part.partition(" ")
-    if kind != "stage":
+    stage = _stage_of(part)
+    if stage is None:
         return "", "", ""
-    kernel = spec.kernel_of(int(number) - 1)
+    kernel = spec.kernel_of(stage)
     small = "" if kernel.s is None else f"+{kernel.s}"
     dilation = "" if kernel.dilation == 1 else f" d{kernel.dilation}"
-    return str(spec.B[int(number) - 1]), str(spec.C[int(number) - 1]), f"{kernel.k}{small}{dilation}"
+    return str(spec.B[stage]), str(spec.C[stage]), f"{kernel.k}{small}{dilation}"
+
+
+def _stage_of(part: str) -> int | None:
+    """The stage of a part, counted from 0; None for a part that is no stage."""
+    kind, _, number = part.partition(" ")
+    return int(number) - 1 if kind == "stage" else None
 
 
 def _costs(train: Part, merged: Part) -> tuple[str, ...]:

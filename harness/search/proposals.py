@@ -25,6 +25,7 @@ from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
 from harness.search.events import ClaimsEvaluated
 from harness.search.history import FURTHER_SEEDS, StudyHistory
+from harness.search.prior_draws import PriorDraws
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.space_filling import MAX_DRAWS, SpaceFilling
 from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
@@ -107,6 +108,7 @@ class Proposals:
         self._more = more
         self._is_grid = study.search.sampler == "grid"
         self._space_filling = SpaceFilling(study, space)
+        self._prior = PriorDraws(study, space)
         self._screening_epochs = screening_epochs(study.search.pruner, study.proxy.epochs)
         self._parked = 0
         self._queue: deque[Candidate] = deque()
@@ -131,6 +133,7 @@ class Proposals:
         trials = self._trials.get_trials(deepcopy=False)
         self._history.read(trials)
         self._space_filling.read(trials)
+        self._prior.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
         self._queue.extend(self._lacking_seeds())
@@ -194,6 +197,8 @@ class Proposals:
                 self._enqueue(self._queue.popleft(), by)
             elif (drawn := self._space_filling.next_draw()) is not None:
                 self._enqueue(drawn, ProposedBy.SPACE_FILLING)
+            elif (drawn := self._prior.next_draw(self._history.finished | self._opened_here)) is not None:
+                self._enqueue(drawn, ProposedBy.PRIOR)
             elif self._is_scarce and self._nearest_untried({}) is None:
                 self._is_exhausted = True
                 return None
@@ -212,6 +217,8 @@ class Proposals:
         """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither."""
         if self._space_filling.is_exhausted:
             return f"{MAX_DRAWS:,} uniform draws had no network within rules and budgets, so no trial was drawn so"
+        if self._prior.is_exhausted:
+            return "draws from the prior had no further network within rules and budgets, so the sampler proposed alone"
         if self._is_exhausted:
             census = take_census(self._space)
             tried = "and all are tried" if census.is_complete else f"and the {len(census.feasible)} found are tried"
@@ -256,6 +263,7 @@ class Proposals:
         facts = self._facts(cell, by)
         self._trials.enqueue_trial(stored_params(cell.params, self._space.axes), user_attrs=facts)
         self._space_filling.count(facts)
+        self._prior.count(facts)
 
     def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
         """The open trial with its runs; a trial from the queue keeps its seeds."""
@@ -266,6 +274,7 @@ class Proposals:
         if is_proposed:
             facts = self._facts(candidate, ProposedBy.SAMPLER)
             self._space_filling.count(facts)
+            self._prior.count(facts)
         self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])

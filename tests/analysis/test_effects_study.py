@@ -34,8 +34,8 @@ KEYS: dict[str, Any] = {
 def script(job: Job) -> Iterator[Record]:
     """Shortcut 3 points, and 1 more for each of two stages with K=13; each stage's kernel 2 points from 3 to 13."""
     spec = job.run.spec
-    value = 60.0 + 3 * spec.shortcut + 0.2 * (spec.K[0] + spec.K[3]) + random.Random(job.run.id).gauss(0, 0.3)
-    value += spec.shortcut * ((spec.K[0] == 13) + (spec.K[3] == 13))
+    value = 60.0 + 3 * spec.at("shortcut", 0) + 0.2 * (spec.K[0] + spec.K[3]) + random.Random(job.run.id).gauss(0, 0.3)
+    value += spec.at("shortcut", 0) * ((spec.K[0] == 13) + (spec.K[3] == 13))
     yield started()
     for n in range(1, EPOCHS + 1):
         yield epoch(n, value)

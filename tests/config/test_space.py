@@ -125,7 +125,7 @@ def test_random_choices_repeat_from_their_seed_and_cover_the_axis() -> None:
         ({"Kernel": Choice((3,))}, {}, "`Kernel` must be a field of the network"),
         ({"K[4]": Choice((3,))}, {}, r"`K` has the stages 0 to 3, but got 'K\[4\]'"),
         ({"K[-1]": Choice((3,))}, {}, "must be a field"),
-        ({"shortcut[0]": Choice((True,))}, {}, "`shortcut` has one value for all stages"),
+        ({"drop_path[0]": Choice((0.1,))}, {}, "`drop_path` has one value for all stages"),
         ({"classes": Choice((8,))}, {}, "the data set decides it"),
         ({"in_channels": Choice((8,))}, {}, "the data set decides it"),
         ({"K": Choice((3,)), "K[3]": Choice((5,))}, {}, r"The axes `K` and `K\[3\]` must not decide the same stage"),

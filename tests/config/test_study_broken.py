@@ -139,14 +139,14 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
     ),
     "axes of all bad kinds": (
         HEAD
-        + "axes:\n  Kernel: [3]\n  K[4]: [3]\n  classes: [3]\n  shortcut[0]: [true]\n  B: 3\n  C: []\n"
+        + "axes:\n  Kernel: [3]\n  K[4]: [3]\n  classes: [3]\n  stem_stride[0]: [2]\n  B: 3\n  C: []\n"
         + "  reparam: [5, 5]\n  dw_ratio: [{a: 3}]\n  K[x]: [3]\n  drop_path: {lo: 3}\n  ffn_ratio: [[[1]]]\n"
         + "  depthwise: [yes]\n",
         [
             (4, "`Kernel` must be a field of the network"),
             (5, '`K` has the stages 0 to 3, but got "K[4]"'),
             (6, "`classes` cannot be an axis: the data set decides it"),
-            (7, "`shortcut` has one value for all stages"),
+            (7, "`stem_stride` has one value for all stages"),
             (8, "`axes.B` must be a list, but got 3"),
             (8, "Put it in brackets"),
             (9, "`axes.C` must have at least one value"),

@@ -39,28 +39,38 @@ def kernels(
 
 @st.composite
 def specs(draw: st.DrawFn) -> NetworkSpec:
-    """Any network with few blocks and channels; kernels below, at and above the side of its maps."""
-    family, name = draw(st.sampled_from(sorted(FAMILIES))), draw(ANY_KIND)
+    """Any network with few blocks and channels, half of them with stages that differ in all fields per stage.
+
+    Kernels are below, at and above the side of its maps.
+    """
+    family = draw(st.sampled_from(sorted(FAMILIES)))
     stages, stem_strides, lacks = (
         FAMILIES[family].stages,
         FAMILIES[family].stem_strides,
         FAMILIES[family].unsupported_fields,
     )
-    kind_fields = {field: draw(OWN[field]) for field in KERNEL_KINDS[name].fields}
-    drawn = [draw(kernels(st.just(name), kind_fields)) for _ in range(stages)]
-    widths = (8, 10, 12) if KERNEL_KINDS[name].least_width > 1 else (2, 4, 6, 8)
+    differs = draw(st.booleans())
+    kinds = [draw(ANY_KIND) for _ in range(stages)] if differs else [draw(ANY_KIND)] * stages
+    kind_fields = {field: draw(OWN[field]) for kind in sorted(set(kinds)) for field in KERNEL_KINDS[kind].fields}
+    drawn = [draw(kernels(st.just(kind), kind_fields)) for kind in kinds]
+    widths = (8, 10, 12) if any(KERNEL_KINDS[kind].least_width > 1 for kind in kinds) else (2, 4, 6, 8)
+    dense = [kernel.depthwise for kernel in drawn]
+
+    def per_stage(values: st.SearchStrategy[Any]) -> Any:
+        return tuple(draw(values) for _ in range(stages)) if differs else draw(values)
+
     return NetworkSpec(
         family=family,
         B=tuple(draw(st.integers(1, 2)) for _ in range(stages)),
         C=tuple(draw(st.sampled_from(widths)) for _ in range(stages)),
         K=tuple(kernel.k for kernel in drawn),
-        shortcut=draw(st.booleans()),
+        shortcut=per_stage(st.booleans()),
         reparam=tuple(kernel.s for kernel in drawn),
-        kernel=name,
+        kernel=tuple(kinds),
         dilation=tuple(kernel.dilation for kernel in drawn),
-        depthwise=all(kernel.depthwise for kernel in drawn),
-        dw_ratio=1.0 if "dw_ratio" in lacks else draw(st.sampled_from((0.5, 1.0, 1.5))),
-        ffn_ratio=draw(st.sampled_from((1.0, 2.5, 4.0))),
+        depthwise=tuple(dense) if differs else all(dense),
+        dw_ratio=1.0 if "dw_ratio" in lacks else per_stage(st.sampled_from((0.5, 1.0, 1.5))),
+        ffn_ratio=per_stage(st.sampled_from((1.0, 2.5, 4.0))),
         drop_path=draw(st.sampled_from((0.0, 0.2))),
         stem_stride=draw(st.sampled_from(stem_strides)),
         in_channels=draw(st.integers(1, 3)),

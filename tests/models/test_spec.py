@@ -86,7 +86,19 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"dilation": 0}, "dilation[0]", "whole number from 1"),
     ({"dilation": 2, "reparam": 3}, "reparam[0]", "must be null with kernel plain and dilation 2"),
     ({"kernel": "star"}, "kernel", "a known one, but got 'star'. Known: plain, dilated_reparam,"),
-    ({"kernel": ["plain"]}, "kernel", "a known one"),
+    ({"kernel": ["plain"]}, "kernel", "4 in all, but got ['plain']"),
+    ({"kernel": ["plain", "star", "plain", "plain"]}, "kernel[1]", "a known one, but got 'star'"),
+    ({"kernel": ["plain", "stripes", "plain", "plain"], "depthwise": False}, "depthwise", "true with kernel stripes"),
+    ({"kernel": ["plain", "stripes", "plain", "plain"], "depthwise": [False, False, True, True]}, "depthwise[1]", "tr"),
+    ({"kernel": ["plain", "stripes", "plain", "plain"], "reparam": 7}, "reparam[1]", "at most 5 with kernel stripes"),
+    ({"kernel": ["plain", "stripes", "plain", "plain"], "band_ratio": 0.2}, "band_ratio", "kernel plain and stripes"),
+    ({"kernel": ["plain", "plain", "bands", "plain"], "dw_ratio": [1, 1, 0.25, 1]}, "C[2]", "at least 4 channels"),
+    ({"kernel": ["sequential", "plain", "plain", "plain"]}, "dilation", "`dilation[0]` must be from 2"),
+    ({"shortcut": [True, False]}, "shortcut", "one value per stage, 4 in all"),
+    ({"shortcut": [True, 1, True, True]}, "shortcut[1]", "true or false"),
+    ({"dw_ratio": [1, 1, 1.3, 1]}, "dw_ratio[2]", "(C[2] is 8), but got 1.3. Try 1.25"),
+    ({"ffn_ratio": [4, None, 4, 4]}, "ffn_ratio[1]", "a number"),
+    ({"family": "convnext", "dw_ratio": [1, 2, 1, 1]}, "dw_ratio", "in convnext with kernel plain"),
     ({"kernel": "stripes", "depthwise": False}, "depthwise", "must be true with kernel stripes"),
     ({"kernel": "stripes", "stripe": 4}, "stripe", "must be odd"),
     ({"kernel": "stripes", "stripe": "5"}, "stripe", "whole number"),
@@ -251,7 +263,7 @@ def test_replace_checks_the_new_network() -> None:
 
 def test_a_ratio_may_be_inexact_in_binary() -> None:
     spec = NetworkSpec.from_mapping(PLAIN | {"C": 10, "dw_ratio": 1.1})
-    assert inner_width(spec.C[0], spec.dw_ratio) == 11
+    assert inner_width(spec.C[0], spec.at("dw_ratio", 0)) == 11
 
 
 def test_replicas_are_one_network_by_two_names() -> None:

@@ -52,7 +52,7 @@ ALL = tuple(sorted(SAMPLERS.keys() - {"grid"}))
 def score(spec: NetworkSpec) -> float:
     """The accuracy of a network of the ordered space, without noise; the more steps from the best one, the lower."""
     apart = sum(abs(KERNELS.index(k) - KERNELS.index(best)) for k, best in zip(spec.K, BEST, strict=True))
-    return 80.0 - 4.0 * apart - 2.0 * abs(spec.ffn_ratio - 3)
+    return float(80.0 - 4.0 * apart - 2.0 * abs(spec.at("ffn_ratio", 0) - 3))
 
 
 def scored(job: Job) -> Iterator[Record]:

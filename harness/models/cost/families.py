@@ -63,9 +63,9 @@ def _replknet(spec: NetworkSpec, h: int, w: int, merged: bool) -> tuple[Part, ..
 def _replknet_stage(spec: NetworkSpec, i: int, h: int, w: int, merged: bool) -> tuple[Cost, Cost]:
     """The cost of stage i and of its large kernels."""
     c, kernel = spec.C[i], spec.kernel_of(i)
-    width = inner_width(c, spec.dw_ratio)
+    width = inner_width(c, spec.at("dw_ratio", i))
     block = rep_lk(h, w, c, width=width, kernel=kernel, merged=merged)
-    ffn = conv_ffn(h, w, c, width=inner_width(c, spec.ffn_ratio))
+    ffn = conv_ffn(h, w, c, width=inner_width(c, spec.at("ffn_ratio", i)))
     return (block + ffn) * spec.B[i], large_kernel(h, w, width, kernel, merged=merged) * spec.B[i]
 
 
@@ -106,7 +106,8 @@ def _mobilenet_stage(spec: NetworkSpec, i: int, h: int, w: int, c_in: int, merge
 
 def expanded_width(spec: NetworkSpec, i: int, c_in: int) -> int:
     """Width inside a block of stage i with c_in input channels; the first stage does not expand."""
-    return c_in if i == 0 else inner_width(c_in, spec.ffn_ratio)
+    is_fixed = i in FAMILIES[spec.family].unexpanded_stages
+    return c_in if is_fixed else inner_width(c_in, spec.at("ffn_ratio", i))
 
 
 def is_single(kernel: Kernel, *, merged: bool) -> bool:
@@ -146,7 +147,7 @@ def _convnext(spec: NetworkSpec, h: int, w: int, merged: bool) -> tuple[Part, ..
     for i, (c, stride) in enumerate(zip(spec.C, FAMILIES[spec.family].strides, strict=True)):
         step = downsample(h, w, spec.C[i - 1], c) if stride > 1 else Cost()
         h, w, kernel = h // stride, w // stride, spec.kernel_of(i)
-        block = convnext_block(h, w, c, width=inner_width(c, spec.ffn_ratio), kernel=kernel, merged=merged)
+        block = convnext_block(h, w, c, width=inner_width(c, spec.at("ffn_ratio", i)), kernel=kernel, merged=merged)
         large = conv_dw(h, w, c, kernel, merged=merged)
         rows.append(Part(f"stage {i + 1}", (h, w), step + block * spec.B[i], large * spec.B[i]))
     return (*rows, Part("head", (1, 1), ln(spec.C[-1]) + linear(spec.C[-1], spec.classes), Cost()))

@@ -15,6 +15,12 @@ class Family(NamedTuple):
     """Fields of a spec that have no meaning in this family and must keep their default."""
     widths: tuple[str, ...] = ("dw_ratio",)
     """Fields of a spec that are the ratio of the channels of large kernels to C."""
+    ratios_to_input: tuple[str, ...] = ()
+    """Fields of a spec that are a ratio to the channels of a block's input, not to C."""
+    unexpanded_stages: tuple[int, ...] = ()
+    """Stages in which `ffn_ratio` changes nothing."""
+    joins_equal_shapes: bool = False
+    """Whether a block can have a shortcut only if its input has the shape of its output."""
     is_padded: bool = True
     """Whether strided convolutions are padded: sides of maps are then rounded up, otherwise down."""
     has_bare_kernels: bool = False
@@ -37,6 +43,9 @@ FAMILIES: dict[str, Family] = {
         stem_strides=(1, 2),
         unsupported_fields=("dw_ratio",),
         widths=("dw_ratio", "ffn_ratio"),
+        ratios_to_input=("ffn_ratio",),
+        unexpanded_stages=(0,),
+        joins_equal_shapes=True,
     ),
     "convnext": Family(
         strides=(1, 2, 2, 2),

@@ -5,7 +5,7 @@ Source: RepLKNet, arXiv 2203.06717, section 4.1; defaults as in the paper's rele
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -20,7 +20,10 @@ MAX_VALUE = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """One network of a family. Fields per stage hold one value per stage; a single value is used for all stages.
+    """One network of a family. A field per stage takes one value per stage, or a single value for all stages.
+
+    `B`, `C`, `K`, `reparam` and `dilation` are tuples. The fields in `MAY_DIFFER` are a single value where all stages
+    have the same one, and a tuple otherwise; `at` and `by_stage` read both forms.
 
     Raises `SpecError`, naming the field, if a value breaks a rule.
     """
@@ -32,15 +35,15 @@ class NetworkSpec:
     """Channels per stage."""
     K: tuple[int, ...]
     """Side of the large kernel per stage; odd."""
-    shortcut: bool = True
+    shortcut: bool | tuple[bool, ...] = True
     """Whether large-kernel blocks have an identity shortcut (guideline 2)."""
     reparam: tuple[int | None, ...] = (None,)
     """Side of the small kernel parallel to the large one (guideline 3), odd and at most K; null for none."""
-    depthwise: bool = True
+    depthwise: bool | tuple[bool, ...] = True
     """Whether the large kernels are depth-wise (guideline 1); dense otherwise."""
-    dw_ratio: float = 1.0
+    dw_ratio: float | tuple[float, ...] = 1.0
     """Width of the large-kernel convolution relative to C."""
-    ffn_ratio: float = 4.0
+    ffn_ratio: float | tuple[float, ...] = 4.0
     """Hidden width of the ConvFFN or MLP relative to C; in MobileNetV2 the expansion of a block's input."""
     drop_path: float = 0.0
     """Stochastic depth: drop probability of the last block; grows linearly from 0."""
@@ -48,7 +51,7 @@ class NetworkSpec:
     """Total stride of the stem; 2 keeps the ratio of kernel to map on small images."""
     in_channels: int = 3
     classes: int = 1000
-    kernel: str = "plain"
+    kernel: str | tuple[str, ...] = "plain"
     """How the large kernels are built: a key of `harness.models.spec.kernel.KERNEL_KINDS`."""
     dilation: tuple[int, ...] = (1,)
     """Dilation of the large kernel per stage; must be 1, except with `plain`, and with `sequential` (at least 2)."""
@@ -62,7 +65,7 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         _check_key("family", self.family, FAMILIES)
-        for name in PER_STAGE:
+        for name in ALWAYS_TUPLES:
             object.__setattr__(self, name, _per_stage(name, getattr(self, name), FAMILIES[self.family].stages))
         for name in ("B", "C", "K"):
             for i, value in enumerate(getattr(self, name)):
@@ -70,49 +73,96 @@ class NetworkSpec:
         for i, (k, s) in enumerate(zip(self.K, self.reparam, strict=True)):
             _check_odd(f"K[{i}]", k)
             _check_small(f"reparam[{i}]", s, k)
-        for name in ("shortcut", "depthwise"):
-            if not isinstance(getattr(self, name), bool):
-                raise SpecError(f"`{name}` must be true or false", field=name, value=getattr(self, name))
-        for name in ("dw_ratio", "ffn_ratio"):
-            object.__setattr__(self, name, _ratio(name, getattr(self, name), self.C))
+        for name, check in (("shortcut", _bool), ("depthwise", _bool), ("dw_ratio", _ratio), ("ffn_ratio", _ratio)):
+            self._set_stages(name, check)
         object.__setattr__(self, "drop_path", _drop_path(self.drop_path))
         _check_stem_stride(self.stem_stride, self.family)
         _check_int("in_channels", self.in_channels, at_least=1)
         _check_int("classes", self.classes, at_least=1)
         _check_int("replica", self.replica, at_least=0)
-        _check_key("kernel", self.kernel, KERNEL_KINDS)
+        self._set_stages("kernel", _kind)
         _check_int("stripe", self.stripe, at_least=1)
         _check_odd("stripe", self.stripe)
         object.__setattr__(self, "band_ratio", _band_ratio(self.band_ratio))
-        ratios = [getattr(self, name) for name in FAMILIES[self.family].widths]
-        for i, c in enumerate(self.C):
+        for i in range(len(self.C)):
             _check_int(f"dilation[{i}]", self.dilation[i], at_least=1)
-            _check_kernel(i, self.kernel_of(i), width=min(inner_width(c, ratio) for ratio in ratios))
+            self._check_kernel(i)
         for name in self.idle_fields:
             if getattr(self, name) != DEFAULTS[name]:
                 raise SpecError(
                     f"`{name}` must keep its default where it changes nothing: in {self.family} with kernel "
-                    f"{self.kernel}",
+                    f"{' and '.join(dict.fromkeys(self.by_stage('kernel')))}",
                     field=name,
                     value=getattr(self, name),
                     remedy=f"Leave it out, or write {DEFAULTS[name]}.",
                 )
 
+    def _check_kernel(self, stage: int) -> None:
+        """Check the values of a stage against the rules of its kind of kernel."""
+        kernel = self.kernel_of(stage)
+        _check_kernel(stage, kernel, name="depthwise" if isinstance(self.depthwise, bool) else f"depthwise[{stage}]")
+        widths = (
+            inner_width(c, self.at(name, stage))
+            for name in FAMILIES[self.family].widths
+            if stage in self._used_in(name)
+            for c in self._inputs(name, (stage,)).values()
+        )
+        least = KERNEL_KINDS[kernel.kind].least_width
+        if least > 1 and (width := min(widths)) < least:
+            rule = f"`C[{stage}]` must give the large kernel at least {least} channels {_context(kernel)}"
+            remedy = "Take more channels, or a larger ratio to them."
+            raise SpecError(rule, field=f"C[{stage}]", value=width, remedy=remedy)
+
+    def _set_stages(self, name: str, check: "StageCheck") -> None:
+        """Check a field of `MAY_DIFFER`, and set it to a single value if all stages have the same one."""
+        value, stages = getattr(self, name), range(FAMILIES[self.family].stages)
+        if not isinstance(value, bool | int | float | str) and isinstance(value, Sequence):
+            value = _per_stage(name, value, len(stages))
+            if any(one != value[0] or type(one) is not type(value[0]) for one in value):  # 1 is not true
+                checked = tuple(check(f"{name}[{i}]", value[i], self._inputs(name, (i,))) for i in stages)
+                object.__setattr__(self, name, checked[0] if all(one == checked[0] for one in checked) else checked)
+                return
+            value = value[0]
+        object.__setattr__(self, name, check(name, value, self._inputs(name, stages)))
+
+    def _inputs(self, name: str, stages: Sequence[int]) -> dict[int, int]:
+        """The channels that a ratio multiplies in these stages, by the stage that has them.
+
+        Where a block expands its input, the first block of a stage has the channels of the stage before.
+        """
+        before = [i - 1 for i in stages if i > 0] if name in FAMILIES[self.family].ratios_to_input else []
+        return {i: self.C[i] for i in sorted({*before, *stages})}
+
+    def at(self, name: str, stage: int) -> Any:
+        """The value of a field in a stage, counted from 0."""
+        value = getattr(self, name)
+        return value[stage] if isinstance(value, tuple) else value
+
+    def by_stage(self, name: str) -> tuple[Any, ...]:
+        """The values of a field, one per stage."""
+        return tuple(self.at(name, i) for i in range(len(self.K)))
+
+    @property
+    def differing_fields(self) -> tuple[str, ...]:
+        """The fields of `MAY_DIFFER` whose stages have different values."""
+        return tuple(name for name in MAY_DIFFER if isinstance(getattr(self, name), tuple))
+
     @property
     def idle_fields(self) -> tuple[str, ...]:
-        """The fields that change nothing in a network of this family with this kind of kernel."""
-        other_fields = (name for key, kind in KERNEL_KINDS.items() if key != self.kernel for name in kind.fields)
-        used = KERNEL_KINDS[self.kernel].fields
-        return (*FAMILIES[self.family].unsupported_fields, *(name for name in other_fields if name not in used))
+        """The fields that change nothing in a network of this family with these kinds of kernels."""
+        kinds = {self.kernel} if isinstance(self.kernel, str) else set(self.kernel)
+        used = {name for kind in kinds for name in KERNEL_KINDS[kind].fields}
+        others = (name for key, kind in KERNEL_KINDS.items() if key not in kinds for name in kind.fields)
+        return (*FAMILIES[self.family].unsupported_fields, *(name for name in others if name not in used))
 
     def kernel_of(self, stage: int) -> Kernel:
         """The large kernel of a stage, counted from 0."""
         return Kernel(
             k=self.K[stage],
             s=self.reparam[stage],
-            kind=self.kernel,
+            kind=self.at("kernel", stage),
             dilation=self.dilation[stage],
-            depthwise=self.depthwise,
+            depthwise=self.at("depthwise", stage),
             stripe=self.stripe,
             band_ratio=self.band_ratio,
         )
@@ -148,17 +198,56 @@ class NetworkSpec:
         return form
 
     def identity(self) -> Self:
-        """The canonical one of all specs that build this network: equal networks have equal identities."""
-        kernels = [self.kernel_of(i) for i in range(len(self.K))]
-        canonical = [KERNEL_KINDS[self.kernel].canonical(kernel) for kernel in kernels]
-        kind = canonical[0].kind
-        if canonical == kernels or any(kernel.kind != kind for kernel in canonical):  # no spec can have two kinds
-            return self
-        is_bare = FAMILIES[self.family].has_bare_kernels and any(kernel.s is None for kernel in canonical)
-        if kind != self.kernel and is_bare:
-            return self
-        k, s, dilation = zip(*((kernel.k, kernel.s, kernel.dilation) for kernel in canonical), strict=True)
-        return self.replace(kernel=kind, K=k, reparam=s, dilation=dilation)
+        """The canonical one of all specs that build this network: equal networks have equal identities.
+
+        If specs with one kind of kernel in all stages and specs with several kinds build it, it is one of the former.
+        """
+        kernels = [self._canonical_kernel(i) for i in range(len(self.K))]
+        fields = self._of_one_kind(kernels) or _kernel_fields(kernels)
+        for name in ("shortcut", "ffn_ratio"):
+            if name in self.differing_fields:
+                fields[name] = self._without_idle_stages(name)
+        return self if all(self.by_stage(name) == tuple(fields[name]) for name in fields) else self.replace(**fields)
+
+    def _canonical_kernel(self, stage: int) -> Kernel:
+        """The canonical one of all kernels that build the same as a stage's."""
+        kernel = self.kernel_of(stage)
+        canonical = KERNEL_KINDS[kernel.kind].canonical(kernel)
+        is_bare = FAMILIES[self.family].has_bare_kernels and canonical.s is None
+        return kernel if is_bare and canonical.kind != kernel.kind else canonical
+
+    def _of_one_kind(self, kernels: list[Kernel]) -> dict[str, Any] | None:
+        """The fields of a spec with one kind of kernel whose canonical kernels are these; None if they have one kind.
+
+        None also if there is no such spec.
+        """
+        kinds = {kernel.kind for kernel in kernels}
+        if len(kinds) != 2 or "plain" not in kinds:
+            return None
+        (kind,) = kinds - {"plain"}
+        has_small = KERNEL_KINDS[kind].has_small
+        fields = _kernel_fields([each._replace(kind=kind, s=each.s if has_small else None) for each in kernels])
+        try:
+            spec = self.replace(**fields)
+        except SpecError:
+            return None
+        return fields if [spec._canonical_kernel(i) for i in range(len(kernels))] == kernels else None
+
+    def _without_idle_stages(self, name: str) -> list[Any]:
+        """The values of a field by stage; where a stage does not use it, that of the first stage that does."""
+        values, used = self.by_stage(name), self._used_in(name)
+        first = values[used[0]] if used else DEFAULTS[name]
+        return [value if i in used else first for i, value in enumerate(values)]
+
+    def _used_in(self, name: str) -> list[int]:
+        """The stages in which a field of `MAY_DIFFER` can change the network."""
+        family, stages = FAMILIES[self.family], range(len(self.C))
+        if name == "ffn_ratio":
+            return [i for i in stages if i not in family.unexpanded_stages]
+        if name == "shortcut" and family.joins_equal_shapes:
+            keeps_shape = [i for i in stages if i > 0 and family.strides[i] == 1 and self.C[i - 1] == self.C[i]]
+            return [i for i in stages if self.B[i] > 1 or i in keeps_shape]
+        return list(stages)
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits; equal for equal networks, whichever spec describes them."""
@@ -167,8 +256,14 @@ class NetworkSpec:
 
 FIELDS = tuple(field.name for field in fields(NetworkSpec))
 DEFAULTS = {field.name: field.default for field in fields(NetworkSpec)}
-PER_STAGE = ("B", "C", "K", "reparam", "dilation")
-"""The fields that have one value per stage; each stage can be an axis of its own, as `K[3]`."""
+ALWAYS_TUPLES = ("B", "C", "K", "reparam", "dilation")
+"""The fields that are stored and written as one value per stage."""
+MAY_DIFFER = ("shortcut", "depthwise", "dw_ratio", "ffn_ratio", "kernel")
+"""The fields that are stored and written as a single value where all stages have the same one."""
+PER_STAGE = (*ALWAYS_TUPLES, *MAY_DIFFER)
+"""The fields that can have one value per stage; each stage can be an axis of its own, as `K[3]`."""
+StageCheck = Callable[[str, object, Mapping[int, int]], object]
+"""Function of a field's name, a value and the channels that it multiplies by stage that returns the checked value."""
 
 
 def inner_width(channels: int, ratio: float) -> int:
@@ -176,9 +271,26 @@ def inner_width(channels: int, ratio: float) -> int:
     return round(channels * ratio)
 
 
+def _kernel_fields(kernels: Sequence[Kernel]) -> dict[str, Any]:
+    """The fields of a spec that kernels have of their own, per stage."""
+    names = {"kernel": "kind", "K": "k", "reparam": "s", "dilation": "dilation"}
+    return {name: [getattr(kernel, of) for kernel in kernels] for name, of in names.items()}
+
+
 def _check_key(name: str, value: object, table: Collection[str]) -> None:
     if not isinstance(value, str) or value not in table:
         raise SpecError(f"`{name}` must be a known one", field=name, value=value, remedy=f"Known: {', '.join(table)}.")
+
+
+def _kind(name: str, kind: object, _: Mapping[int, int]) -> object:
+    _check_key(name, kind, KERNEL_KINDS)
+    return kind
+
+
+def _bool(name: str, value: object, _: Mapping[int, int]) -> object:
+    if not isinstance(value, bool):
+        raise SpecError(f"`{name}` must be true or false", field=name, value=value)
+    return value
 
 
 def _check_stem_stride(stride: object, family: str) -> None:
@@ -230,27 +342,31 @@ def _check_small(name: str, s: object, k: int) -> None:
         raise SpecError(rule, field=name, value=s, remedy=remedy)
 
 
-def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
-    """Check the values of stage i against the rules of its kind of kernel."""
-    kind, context = KERNEL_KINDS[kernel.kind], f"with kernel {kernel.kind}"
+def _check_kernel(i: int, kernel: Kernel, *, name: str) -> None:
+    """Check the values of stage i against the rules of its kind of kernel; `name` is that of `depthwise` in errors."""
+    kind = KERNEL_KINDS[kernel.kind]
     if not kernel.depthwise and not kind.can_be_dense:
-        raise SpecError(f"`depthwise` must be true {context}", field="depthwise", value=False)
+        raise SpecError(f"`{name}` must be true with kernel {kernel.kind}", field=name, value=False)
     least, most = kind.dilations
     if not least <= kernel.dilation <= most:
         allowed = f"{least}" if least == most else f"from {least} to {most}"
-        raise SpecError(f"`dilation[{i}]` must be {allowed} {context}", field="dilation", value=kernel.dilation)
-    context += "".join(f" and {name} {getattr(kernel, name)}" for name in kind.fields)
-    context += f" and dilation {kernel.dilation}" if kernel.dilation > 1 else ""
+        rule = f"`dilation[{i}]` must be {allowed} with kernel {kernel.kind}"
+        raise SpecError(rule, field="dilation", value=kernel.dilation)
     if kernel.k < kind.least_k(kernel):
-        raise SpecError(f"`K[{i}]` must be at least {kind.least_k(kernel)} {context}", field=f"K[{i}]", value=kernel.k)
-    most = largest_small_kernel(kernel)
-    if kernel.s is not None and kernel.s > most:
-        allowed = f"at most {most}" if most else "null"
-        rule = f"`reparam[{i}]` must be {allowed} {context}, which does not support this small kernel"
+        rule = f"`K[{i}]` must be at least {kind.least_k(kernel)} {_context(kernel)}"
+        raise SpecError(rule, field=f"K[{i}]", value=kernel.k)
+    largest = largest_small_kernel(kernel)
+    if kernel.s is not None and kernel.s > largest:
+        allowed = f"at most {largest}" if largest else "null"
+        rule = f"`reparam[{i}]` must be {allowed} {_context(kernel)}, which does not support this small kernel"
         raise SpecError(rule, field=f"reparam[{i}]", value=kernel.s)
-    if width < kind.least_width:
-        rule = f"`C[{i}]` must give the large kernel at least {kind.least_width} channels {context}"
-        raise SpecError(rule, field=f"C[{i}]", value=width, remedy="Take more channels, or a larger ratio to them.")
+
+
+def _context(kernel: Kernel) -> str:
+    """Text such as `with kernel stripes and stripe 5`, for errors."""
+    fields = "".join(f" and {name} {getattr(kernel, name)}" for name in KERNEL_KINDS[kernel.kind].fields)
+    dilation = f" and dilation {kernel.dilation}" if kernel.dilation > 1 else ""
+    return f"with kernel {kernel.kind}{fields}{dilation}"
 
 
 def _band_ratio(ratio: object) -> float:
@@ -261,11 +377,11 @@ def _band_ratio(ratio: object) -> float:
     return value
 
 
-def _ratio(name: str, ratio: object, channels: Sequence[int]) -> float:
+def _ratio(name: str, ratio: object, channels: Mapping[int, int]) -> float:
     value = _number(name, ratio)
-    for i, c in enumerate(channels):
+    for i, c in channels.items():
         if inner_width(c, value) < 1 or not math.isclose(inner_width(c, value), c * value):
-            divisor = math.gcd(*channels)
+            divisor = math.gcd(*channels.values())
             rule = f"`{name}` must be positive and give every stage a whole number of channels (C[{i}] is {c})"
             remedy = f"Try {max(1, round(divisor * value)) / divisor}, or other channels."
             raise SpecError(rule, field=name, value=ratio, remedy=remedy)

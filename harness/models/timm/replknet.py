@@ -95,7 +95,7 @@ class TimmRepLKNet(RepLKNet):
         self.num_features = self.head_hidden_size = spec.C[-1]
         strides = [spec.stem_stride * 2**i for i in range(len(spec.C))]
         if output_stride is not None:
-            if spec.kernel != "plain":
+            if any(kind != "plain" for kind in spec.by_stage("kernel")):
                 raise SpecError("`output_stride` needs plain large kernels", field="kernel", value=spec.kernel)
             strides = set_output_stride(self, strides, output_stride)
         self.feature_info = [
