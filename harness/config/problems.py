@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.config.yaml_file import Document, KeyPath, combined, dotted, quoted
@@ -83,19 +83,19 @@ class FileErrors:
         if kind == "value_error":
             self.add(at, f"`{dotted(at)}` {message}")
         elif kind == "extra_forbidden":
-            fields = _model_at(model, at[:-1]).model_fields
+            fields = _model_at(model, at[:-1], details["loc"]).model_fields
             parent = f"`{dotted(at[:-1])}`" if at[1:] else self.kind
             rule = f"`{at[-1]!s:.60}` is no key of {parent}"
             self.add(at, rule, remedy=did_you_mean(str(at[-1]), fields, "Keys"))
         elif kind == "missing":
-            self.add(at[:-1], f"`{dotted(at)}` is required", remedy=_about(model, at))
+            self.add(at[:-1], f"`{dotted(at)}` is required", remedy=_about(model, at, details["loc"]))
         else:
             rule = RULES.get(kind, f"is not right: {details['msg']}").format(**context)
             self.add(
                 at,
                 f"`{dotted(at)}` {rule}",
                 value=quoted(details["input"]),
-                remedy=_remedy(details) or _about(model, at),
+                remedy=_remedy(details) or _about(model, at, details["loc"]),
             )
 
 
@@ -124,18 +124,29 @@ def _written_path(details: ErrorDetails, data: Any) -> KeyPath:
     return at
 
 
-def _model_at(model: type[BaseModel], at: KeyPath) -> type[BaseModel]:
-    """The model that describes the mapping at a path."""
+def _model_at(model: type[BaseModel], at: KeyPath, location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that describes the mapping at a path; of several forms, the one that pydantic's location names."""
     for part in at:
         field = model.model_fields.get(str(part))
         if field is not None:
-            model = next(models_in(field.annotation), model)
+            forms = list(_forms_in(field.annotation))
+            model = next((form for tag, form in forms if tag in location), forms[0][1] if forms else model)
     return model
 
 
-def _about(model: type[BaseModel], at: KeyPath) -> str | None:
+def _forms_in(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | None, type[BaseModel]]]:
+    """The models in an annotation with the tags that tell the forms of a key apart."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield tag, annotation
+    arguments = get_args(annotation)
+    own = next((argument.tag for argument in arguments if isinstance(argument, Tag)), tag)
+    for inner in arguments:
+        yield from _forms_in(inner, own)
+
+
+def _about(model: type[BaseModel], at: KeyPath, location: tuple[int | str, ...]) -> str | None:
     """The description of the key at a path."""
-    field = _model_at(model, at[:-1]).model_fields.get(str(at[-1])) if at else None
+    field = _model_at(model, at[:-1], location).model_fields.get(str(at[-1])) if at else None
     return field.description if field else None
 
 

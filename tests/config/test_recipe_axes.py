@@ -263,8 +263,8 @@ def test_the_schema_has_every_axis_of_the_recipe() -> None:
     for name in RECIPE_AXES:
         assert name in properties["axes"]["properties"] and name in properties["when"]["properties"]
     lists = properties["axes"]["properties"]["recipe.optimizer.lr"]["anyOf"]
-    assert lists[0]["items"] == {"exclusiveMinimum": 0, "type": "number"} and len(lists) == 3
-    only, _ = properties["axes"]["properties"]["recipe.augmentation.flip"]["anyOf"]
+    assert lists[0]["items"] == {"exclusiveMinimum": 0, "type": "number"} and len(lists) == 4
+    only, *_ = properties["axes"]["properties"]["recipe.augmentation.flip"]["anyOf"]
     assert only["items"] == {"type": "boolean"}
 
 
