@@ -246,6 +246,7 @@ def small_space(values: Floats, seed: int) -> EffectEstimate:
     return estimate
 
 
+@pytest.mark.long
 def test_a_space_that_is_drawn_several_times_over_has_no_bias_of_the_models() -> None:
     """Exact values of 12 networks: a model that has not seen a network shrinks its effects more than others'."""
     values = (5 * SMALL[:, 0] + SMALL[:, 1]).astype(float)
@@ -253,6 +254,7 @@ def test_a_space_that_is_drawn_several_times_over_has_no_bias_of_the_models() ->
     assert abs(np.mean(errors)) < 3 * np.std(errors) / 200**0.5
 
 
+@pytest.mark.long
 def test_intervals_of_such_a_space_contain_what_the_runs_differ_by() -> None:
     """Models that have seen a network follow the noise of its runs: with them alone, 156 of these intervals cover."""
     noise, covered = np.random.default_rng(0), 0

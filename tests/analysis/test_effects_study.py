@@ -190,6 +190,7 @@ def test_a_recorded_claim_is_shown_with_its_verdict(finished_search: Played) -> 
     assert "grid kernel_size.larger: supported, 1.50 [0.50, 2.50] (n = 2)" in " ".join(result.stdout.split())
 
 
+@pytest.mark.long
 def test_levels_whose_networks_diverge_are_named(tmp_path: Path) -> None:
     result = effects_of(played(tmp_path, diverging))
     assert (result.lost["failed"] > 1 and result.lost_levels == ()) or result.lost_levels
@@ -259,6 +260,7 @@ def test_a_grid_has_effects_when_all_of_it_is_trained(tmp_path: Path) -> None:
     assert effect.estimate.effect == pytest.approx(effect.visited)
 
 
+@pytest.mark.long
 def test_draws_from_a_smaller_space_are_left_to_the_model(tmp_path: Path) -> None:
     before = played(tmp_path, search=KEYS["search"] | {"trials": 20})
     assert effects_of(before).draws >= 8
@@ -283,7 +285,9 @@ def test_the_summary_of_a_search_has_its_effects(tmp_path: Path) -> None:
     assert "Effects  on latency_ms_p50, all else equal" in result.stdout
 
 
-@pytest.mark.parametrize(("value", "limit"), [(10.0, "at chance"), (100.0, "at the ceiling")])
+@pytest.mark.parametrize(
+    ("value", "limit"), [(10.0, "at chance"), pytest.param(100.0, "at the ceiling", marks=pytest.mark.long)]
+)
 def test_a_search_in_which_nothing_can_be_told_apart_has_no_effects(tmp_path: Path, value: float, limit: str) -> None:
     def at_limit(_: Job) -> Iterator[Record]:
         yield started()
@@ -299,6 +303,7 @@ def test_a_search_in_which_nothing_can_be_told_apart_has_no_effects(tmp_path: Pa
     assert "Effects" not in called("show", "study.yaml", cwd=tmp_path).stdout
 
 
+@pytest.mark.long
 def test_equal_values_have_no_spread_and_no_interval(tmp_path: Path) -> None:
     def by_shortcut(job: Job) -> Iterator[Record]:
         yield started()

@@ -83,6 +83,7 @@ def test_the_pairs_for_a_power_have_it_and_one_fewer_has_not() -> None:
     assert 3 <= chances.expected_pairs() < n
 
 
+@pytest.mark.long
 def test_longer_plans_and_larger_effects_have_more_chance_without_the_noise_of_the_simulation() -> None:
     """All plans and effects are simulated with the same random numbers, so that the fewest pairs can be searched."""
     by_pairs = [decision_chances(Plan(3, most), ABOVE, 0.3, 1.0).chance for most in range(8, 60)]

@@ -47,6 +47,8 @@ MIXED: dict[str, Any] = {
 """An axis with a condition, a rule and a budget."""
 BY_MODEL = ("tpe", "gp", "nsga2", "cmaes")
 ALL = tuple(sorted(SAMPLERS.keys() - {"grid"}))
+BRIEFLY = [pytest.param(name, marks=() if name in ("qmc", "tpe") else pytest.mark.long) for name in ALL]
+"""All samplers, of which `make test` takes two."""
 
 
 def score(spec: NetworkSpec) -> float:
@@ -102,7 +104,7 @@ def test_the_tables_and_the_study_file_have_the_same_samplers() -> None:
 # Studies
 
 
-@pytest.mark.parametrize("sampler", ALL)
+@pytest.mark.parametrize("sampler", BRIEFLY)
 def test_a_study_with_conditions_rules_and_budgets_runs_to_its_end(tmp_path: Path, sampler: str) -> None:
     study = Played(tmp_path, **MIXED, search=search_with(sampler, trials=16))
     assert len(proposals(study, widest, slots=3)) == study.file.study.search.trials
@@ -133,7 +135,7 @@ def interrupted_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
     return functools.cache(lambda sampler: interrupted(tmp_path_factory.mktemp("once"), sampler))
 
 
-@pytest.mark.parametrize("sampler", ALL)
+@pytest.mark.parametrize("sampler", BRIEFLY)
 def test_an_interrupted_study_resumes_and_does_not_start_over(
     interrupted_once: Callable[[str], list[dict[str, Any]]], sampler: str
 ) -> None:
@@ -150,7 +152,7 @@ def test_the_same_interruption_leads_to_the_same_study(
     assert interrupted(tmp_path, sampler) == interrupted_once(sampler)
 
 
-@pytest.mark.parametrize("sampler", ALL)
+@pytest.mark.parametrize("sampler", BRIEFLY)
 def test_a_seed_decides_the_proposals(tmp_path: Path, sampler: str) -> None:
     def proposed(name: str, seed: int) -> list[str]:
         folder = tmp_path / name
@@ -266,7 +268,7 @@ def test_cmaes_learns_from_what_it_proposed_itself(tmp_path: Path) -> None:
     assert Counter(trial.system_attrs["cmawm:generation"] for trial in trials_of(study)) == {0: 8, 1: 8, 2: 8, 3: 6}
 
 
-@pytest.mark.parametrize("sampler", ALL)
+@pytest.mark.parametrize("sampler", BRIEFLY)
 def test_axes_of_one_value_do_no_harm(tmp_path: Path, sampler: str) -> None:
     keys: dict[str, Any] = {"axes": {"K[0]": [13], "K[1]": KERNELS, "K[2]": [31], "K[3]": [3]}, "when": {}}
     study = Played(tmp_path, **keys, search=search_with(sampler, trials=14))

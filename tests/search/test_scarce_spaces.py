@@ -147,6 +147,7 @@ def test_an_empty_space_names_the_budget_and_the_nearest_network(tmp_path: Path,
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.long
 def test_a_dry_run_tells_how_many_networks_are_within_budget(tmp_path: Path, limit: int) -> None:
     scarce(tmp_path, limit)
     result = called("run", tmp_path / "study.yaml", "--dry-run", cwd=tmp_path)
