@@ -18,6 +18,7 @@ from harness.errors import StudyError
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.space_filling import SpaceFilling, draw_feasible, draw_seed
 from harness.storage import Store
+from harness.storage.lock import DriverLock
 from harness.training.run import Ended, Job, Record, RunState
 
 AXES: dict[str, Any] = {"K[0]": [3, 5, 7, 9, 11, 13], "K[3]": [3, 5, 7, 9, 11, 13], "shortcut": [True, False]}
@@ -66,6 +67,21 @@ def test_draws_are_the_same_for_several_workers_after_a_resumption_and_whatever_
     expected = drawn(one.trials())
     assert len(expected) == 5
     assert expected == drawn(four.trials()) == drawn(resumed.trials()) == drawn(other.trials())
+
+
+def test_a_draw_whose_run_is_trained_again_is_still_a_draw(tmp_path: Path) -> None:
+    from harness.storage.reopening import replace_runs
+
+    bench = Bench(tmp_path, mixed(tmp_path))
+    list(bench.drive())
+    before = drawn(bench.trials())
+    with Store.open(tmp_path / "studies.db") as store, DriverLock(store, bench.study.study):
+        links = store.trial_runs(bench.study.study)
+        replace_runs(store, bench.study.study, {run_id for ids in links.values() for run_id in ids})
+    assert {trial.state.name for trial in bench.trials() if "fingerprint" in trial.user_attrs} == {"WAITING"}
+    assert drawn(bench.trials()) == before and len(before) == 5
+    list(bench.drive())
+    assert drawn(bench.trials()) == before
 
 
 def reversed_script(job: Job) -> Iterator[Record]:
