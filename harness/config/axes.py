@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from harness.config.recipe_axes import KEY_MODELS, PREFIX, is_recipe_axis, require_recipe_axis
@@ -111,6 +112,7 @@ Sampler = Callable[[str, Axis], Any]
 """Function of an axis' name and the axis that returns one of its values; called only for active axes."""
 
 
+@lru_cache(maxsize=4096)
 def split_name(name: str, stages: int) -> tuple[str, int | None]:
     """The field that an axis sets, and the stage if it sets only one; `base` and a key of the proxy count as fields.
 

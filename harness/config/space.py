@@ -103,10 +103,14 @@ class Space:
     """Recipes by the choices on their axes, which many configurations share."""
     _order: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
     """All axes, each after those that its condition and its expression use."""
+    _most_stages: int = field(default=0, init=False, repr=False, compare=False)
+    """The number of stages of the base that has most."""
     _is_recipe_named: bool = field(default=False, init=False, repr=False, compare=False)
     """Whether an expression names a key of the recipe."""
 
     def __post_init__(self) -> None:
+        stages = {FAMILIES[base.family].stages for base in (self.base, *self.bases.values())}
+        object.__setattr__(self, "_most_stages", max(stages))
         decided = {name: split_name(name, self._most_stages) for name in (*self.axes, *self.derived)}
         for name, (of, stage) in decided.items():
             if stage is not None and of in decided:
@@ -120,7 +124,6 @@ class Space:
             if name not in decided:
                 remedy = did_you_mean(name, decided, "Axes")
                 raise StudyError(f"`{condition.key}` must name an axis", place=condition.place, remedy=remedy)
-        stages = {FAMILIES[base.family].stages for base in (self.base, *self.bases.values())}
         order = tuple(_in_order(decided, self.when, self.derived, stages))
         object.__setattr__(self, "_order", order)
         object.__setattr__(self, "axes", {name: self.axes[name] for name in order if name in self.axes})
@@ -189,7 +192,7 @@ class Space:
             return Candidate(params, None, None, {"spec": 1.0}, str(error))
         except StudyError as error:
             return Candidate(params, None, None, {"recipe": 1.0}, str(error))
-        named = fields_by_stage(spec) | self._recipe_values(values)
+        named = fields_by_stage(spec) | self._recipe_values(values) if self.rules else {}
         wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(named)}
         for name, limit in self.budgets.items():
             amount = getattr(cost, name)
@@ -246,10 +249,6 @@ class Space:
     def has_recipe_axes(self) -> bool:
         """Whether an axis sets a key of the proxy, so that configurations have recipes of their own."""
         return any(map(is_recipe_axis, (*self.axes, *self.derived)))
-
-    @property
-    def _most_stages(self) -> int:
-        return max(FAMILIES[base.family].stages for base in (self.base, *self.bases.values()))
 
     def _base(self, params: Mapping[str, Value]) -> NetworkSpec:
         return self.bases[str(params[BASE])] if BASE in params else self.base

@@ -5,6 +5,7 @@ section 2.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from harness.models.cost.large_kernels import large_kernel
 from harness.models.cost.layers import Cost, Part, bn, conv, conv_bn, linear, ln, patches, strided
@@ -18,6 +19,7 @@ MOBILENET_LAST = 4
 """Channels of the last 1x1 relative to those of the last stage."""
 
 
+@lru_cache(maxsize=4096)
 def replknet_stem(h: int, w: int, c_in: int, c: int, *, stride: int = 4) -> Cost:
     """3x3 dense of stride 2, 3x3 depth-wise, 1x1, 3x3 depth-wise of stride 2 (or 1)."""
     first = conv_bn(h, w, c_in, c, k=3, stride=2)
@@ -27,6 +29,7 @@ def replknet_stem(h: int, w: int, c_in: int, c: int, *, stride: int = 4) -> Cost
     return first + depthwise + pointwise + conv_bn(h, w, c, c, k=3, stride=stride // 2, groups=c)
 
 
+@lru_cache(maxsize=65_536)
 def transition(h: int, w: int, c_in: int, c: int) -> Cost:
     """1x1, then 3x3 depth-wise of stride 2."""
     return conv_bn(h, w, c_in, c, k=1) + conv_bn(h, w, c, c, k=3, stride=2, groups=c)
@@ -64,9 +67,15 @@ def _replknet_stage(spec: NetworkSpec, i: int, h: int, w: int, merged: bool) -> 
     """The cost of stage i and of its large kernels."""
     c, kernel = spec.C[i], spec.kernel_of(i)
     width = inner_width(c, spec.at("dw_ratio", i))
-    block = rep_lk(h, w, c, width=width, kernel=kernel, merged=merged)
-    ffn = conv_ffn(h, w, c, width=inner_width(c, spec.at("ffn_ratio", i)))
-    return (block + ffn) * spec.B[i], large_kernel(h, w, width, kernel, merged=merged) * spec.B[i]
+    hidden = inner_width(c, spec.at("ffn_ratio", i))
+    pair = _replknet_pair(h, w, c, width, hidden, kernel, merged)
+    return pair * spec.B[i], large_kernel(h, w, width, kernel, merged=merged) * spec.B[i]
+
+
+@lru_cache(maxsize=65_536)
+def _replknet_pair(h: int, w: int, c: int, width: int, hidden: int, kernel: Kernel, merged: bool) -> Cost:
+    """A large-kernel block and the ConvFFN after it."""
+    return rep_lk(h, w, c, width=width, kernel=kernel, merged=merged) + conv_ffn(h, w, c, width=hidden)
 
 
 def inverted_residual(

@@ -18,8 +18,15 @@ MAX_VALUE = 1_000_000
 """Upper bound of every count, side, width and ratio, to reject absurd values."""
 
 
+class _Fingerprinted:
+    """A slot beside the fields of a frozen dataclass, for a value that is computed once for each object."""
+
+    __slots__ = ("_fingerprint",)
+    _fingerprint: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkSpec:
+class NetworkSpec(_Fingerprinted):
     """One network of a family. A field per stage takes one value per stage, or a single value for all stages.
 
     `B`, `C`, `K`, `reparam` and `dilation` are tuples. The fields in `MAY_DIFFER` are a single value where all stages
@@ -140,7 +147,8 @@ class NetworkSpec:
 
     def by_stage(self, name: str) -> tuple[Any, ...]:
         """The values of a field, one per stage."""
-        return tuple(self.at(name, i) for i in range(len(self.K)))
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * len(self.K)
 
     @property
     def differing_fields(self) -> tuple[str, ...]:
@@ -251,7 +259,11 @@ class NetworkSpec:
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits; equal for equal networks, whichever spec describes them."""
-        return fingerprint(self.identity().canonical())
+        try:
+            return self._fingerprint
+        except AttributeError:  # not computed yet
+            object.__setattr__(self, "_fingerprint", fingerprint(self.identity().canonical()))
+            return self._fingerprint
 
 
 FIELDS = tuple(field.name for field in fields(NetworkSpec))
