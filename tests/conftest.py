@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from brief_timing import time_three_passes
 from filelock import FileLock
 from hypothesis import settings
 from properties import BRIEF_PROFILE
@@ -18,7 +19,6 @@ from tiny_studies import RAY, TINY, Finished, Played, harness, write_study
 from harness.analysis.results import StudyResults
 from harness.cli import full_scale, network_accuracy
 from harness.measures import speed
-from harness.ops.timing import Timings, UndisturbedTimings, seconds_per_call
 from harness.system.device_slot import separate_slots
 
 settings.register_profile(BRIEF_PROFILE)
@@ -73,11 +73,6 @@ def brief_latency(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """A latency is that of three passes, except where the measure itself is tested."""
     if request.path.parent.name != "measures":
         monkeypatch.setattr(speed, "time_until_precise", time_three_passes)
-
-
-def time_three_passes(call: Callable[[], object], device: torch.device, **_: int) -> UndisturbedTimings:
-    times = Timings(tuple(seconds_per_call(call, device) for _ in range(3)))
-    return UndisturbedTimings(times, left_out=0, is_disturbed=False)
 
 
 @pytest.fixture(scope="session")

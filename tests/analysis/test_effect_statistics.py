@@ -21,7 +21,7 @@ from harness.analysis.statistics.effects import (
 )
 from harness.analysis.statistics.response_surface import AxisCoding, Columns, Floats, Ints, encode, fit_response
 
-SEARCHES = 400
+SEARCHES = 240
 LEVELS = (2, 3, 5, 4, 5)
 """Shortcut, small kernel, kernel of one stage, depth, kernel of another stage."""
 AXES = tuple(AxisCoding(count, is_ordered=count > 3) for count in LEVELS)
@@ -128,7 +128,7 @@ def plain(levels: Ints, values: Floats, name: str) -> EffectEstimate | None:
 
 @pytest.mark.long
 def test_intervals_of_a_biased_search_cover_the_average_effect_and_plain_means_do_not() -> None:
-    """400 searches of 100 trials, a quarter of them uniform; docs/effects.md has the table of 1,200."""
+    """240 searches of 100 trials, a quarter of them uniform; docs/effects.md has the table of 1,200."""
     names = list(GROUPS)
     coverage = np.full((SEARCHES, len(names), 3), np.nan)
     widths = np.full((SEARCHES, len(names), 2), np.nan)

@@ -7,13 +7,11 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from filelock import FileLock
-from full_scale_cases import RECIPE, write_folder
-from tiny_studies import RAY, CommandResult, Played, called, harness
+from full_scale_cases import RECIPE, folder_of, train, write, write_folder
+from tiny_studies import Played, called
 
 from harness.analysis.networks import NetworkQuery, resolve_network
 from harness.cli.train import USE
@@ -23,22 +21,6 @@ from harness.errors import Diverged, ExecutorError, HarnessError, SpecError, Sto
 from harness.executors.full_scale import raise_worker_error, write_worker_error
 from harness.models.spec.presets import PRESETS
 from harness.storage.workspace import Workspace
-
-SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
-
-
-def write(folder: Path, recipe: dict[str, Any] = RECIPE) -> None:
-    (folder / "net.yaml").write_text(yaml.safe_dump(SPEC))
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-
-
-def train(folder: Path, *options: str | Path) -> CommandResult:
-    return called("train", "net.yaml", "--recipe", "recipe.yaml", *options, cwd=folder)
-
-
-def folder_of(results: Path) -> Path:
-    (path,) = (path for path in (results / "full_scale").iterdir() if path.is_dir())
-    return path
 
 
 def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Path) -> None:
@@ -262,34 +244,6 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(printed)
     assert load_classification_recipe(str(tmp_path / "mine.yaml")) == load_classification_recipe("imagenet_300")
     assert called("recipes", "no", cwd=tmp_path).returncode == 2
-
-
-@pytest.mark.long
-def test_two_workers_train_together_and_resume_as_if_undisturbed_and_one_resumes(tmp_path: Path) -> None:
-    write(tmp_path)
-    command = ("train", "net.yaml", "--recipe", "recipe.yaml")
-    result = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "2 workers with 8 images at once" in result.stdout and "epoch 2/2" in result.stdout
-    folder = folder_of(tmp_path / "results")
-    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 2)]
-    assert not {"live.jsonl", "stop", "ray"} & {path.name for path in folder.iterdir()}
-    evaluation = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
-    loss = evaluation["forms"]["training"]["loss"]
-    assert loss == pytest.approx(lines[-1]["val"]["loss"], rel=1e-5), "all workers judge with the kept statistics"
-    max((folder / "checkpoints").glob("*.pt")).unlink()
-    again = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
-    assert again.returncode == 0 and "resuming in epoch 2 after 0 steps" in again.stdout
-    resumed = json.loads((folder / "epochs.jsonl").read_text().splitlines()[-1])
-    assert [resumed[key] for key in ("train_loss", "val", "ema")] == [
-        lines[-1][key] for key in ("train_loss", "val", "ema")
-    ]
-    max((folder / "checkpoints").glob("*.pt")).unlink()
-    alone = train(tmp_path, "--workers", "1")
-    assert alone.returncode == 0 and "warning: there were 2 workers, and now there are 1" in alone.stdout
-    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 1)]
 
 
 @pytest.mark.parametrize(

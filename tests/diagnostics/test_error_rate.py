@@ -1,6 +1,7 @@
 """The A/A test: the rate of false verdicts from recorded pairs, and the coverage of intervals over data sets."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,29 +118,39 @@ def played(folder: Path, script: Script = noisy, **changes: Any) -> Played:
     return study
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the study without changes, run to its end."""
+    return played(tmp_path_factory.mktemp("original")).path.parent
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return shutil.copytree(original, tmp_path / "copy")
+
+
 @pytest.mark.long
-def test_the_verb_counts_false_verdicts(tmp_path: Path) -> None:
-    played(tmp_path)
-    result = called("aa", "study.yaml", "--studies", "2000", cwd=tmp_path)
+def test_the_verb_counts_false_verdicts(folder: Path) -> None:
+    result = called("aa", "study.yaml", "--studies", "2000", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "40 pairs of equal arms" in result.stdout and "Of 2,000 studies" in result.stdout
     assert "5 % are allowed" in result.stdout and "each seed has its own" in result.stdout.replace("\n", " ")
-    values = json.loads(called("aa", "study.yaml", "--json", cwd=tmp_path).stdout)
+    values = json.loads(called("aa", "study.yaml", "--json", cwd=folder).stdout)
     assert values["false_verdicts"]["studies"] == 10_000 and values["holds"]
 
 
-def test_the_rate_of_unpaired_studies_is_measured_on_the_same_runs(tmp_path: Path) -> None:
-    played(tmp_path)
+def test_the_rate_of_unpaired_studies_is_measured_on_the_same_runs(folder: Path) -> None:
     rates = {}
     for pairing in ("seed", "none"):
-        result = called("aa", "study.yaml", "--pairing", pairing, "--studies", "4000", "--json", cwd=tmp_path)
+        result = called("aa", "study.yaml", "--pairing", pairing, "--studies", "4000", "--json", cwd=folder)
         values = json.loads(result.stdout)
         assert result.returncode == 0 and values["pairing"] == pairing, result.stderr
         rates[pairing] = values["false_verdicts"]["share"]
     assert rates["seed"] != rates["none"] <= 0.05
-    text = " ".join(called("aa", "study.yaml", "--pairing", "none", "--studies", "1000", cwd=tmp_path).stdout.split())
+    text = " ".join(called("aa", "study.yaml", "--pairing", "none", "--studies", "1000", cwd=folder).stdout.split())
     assert "with looks at 3 to 8 pairs, unpaired (Welch), " in text and "Pairing by seed " in text
-    result = called("aa", "study.yaml", "study.yaml", "--pairing", "none", cwd=tmp_path)
+    result = called("aa", "study.yaml", "study.yaml", "--pairing", "none", cwd=folder)
     assert result.returncode == 2 and "`--pairing` needs one study" in result.stderr
 
 
@@ -149,10 +160,9 @@ def test_a_study_without_pairing_is_measured_as_it_is_judged(tmp_path: Path) -> 
     assert values["pairing"] == "none" and values["holds"]
 
 
-def test_a_rate_above_the_plan_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    played(tmp_path)
+def test_a_rate_above_the_plan_is_exit_code_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plan, "level", lambda *_: 0.05)
-    result = called("aa", "study.yaml", cwd=tmp_path)
+    result = called("aa", "study.yaml", cwd=folder)
     assert result.returncode == 1 and "more false verdicts than the plan allows" in result.stderr
 
 
@@ -168,10 +178,10 @@ def test_a_rate_above_the_plan_is_exit_code_1(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_what_is_no_aa_test_is_refused(
-    tmp_path: Path, changes: dict[str, Any], options: tuple[str, ...], words: str
+    folder: Path, changes: dict[str, Any], options: tuple[str, ...], words: str
 ) -> None:
-    played(tmp_path, **changes)
-    result = called("aa", "study.yaml", *options, cwd=tmp_path)
+    write_study(folder, SCRIPTED, **(AA | changes))
+    result = called("aa", "study.yaml", *options, cwd=folder)
     assert result.returncode == 2 and words in result.stderr.replace("\n", " ")
 
 

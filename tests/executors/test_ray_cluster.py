@@ -12,16 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import full_scale_cases
 import pytest
-from full_scale_cases import job_of
 from polling import FOREVER, end_of, tiny_job, train, until
+from tiny_studies import RAY, called, harness
 
 from harness.errors import ExecutorError
 from harness.executors import make_executor, ray_cluster
 from harness.executors.base import Executor, WorkerRequest
-from harness.executors.full_scale import train_with_ray
 from harness.executors.ray_cluster import _workers_on
-from harness.training.full_scale.messages import FullScaleEpoch
 from harness.training.run import Ended, Epoch, RunState, Started
 
 ENOUGH_S = 30.0
@@ -161,12 +160,37 @@ def test_a_node_with_another_version_of_the_harness_is_refused(
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Train reads settings of its own that Ray deprecates
-def test_a_network_is_trained_by_workers_on_two_nodes(cluster: Any, tmp_path: Path) -> None:
-    pair = WorkerRequest(workers=2, address=cluster.address)
-    records = [
-        record for record in train_with_ray(job_of(tmp_path / "run"), pair) if isinstance(record, FullScaleEpoch)
+def test_two_workers_train_together_resume_bitwise_on_two_nodes_and_one_worker_resumes(
+    cluster: Any, tmp_path: Path
+) -> None:
+    full_scale_cases.write(tmp_path)
+    command = ("train", "net.yaml", "--recipe", "recipe.yaml")
+    result = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2 workers with 8 images at once" in result.stdout and "epoch 2/2" in result.stdout
+    folder = full_scale_cases.folder_of(tmp_path / "results")
+    lines = epochs_in(folder)
+    assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 2)]
+    assert not {"live.jsonl", "stop", "ray"} & {path.name for path in folder.iterdir()}
+    evaluation = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
+    loss = evaluation["forms"]["training"]["loss"]
+    assert loss == pytest.approx(lines[-1]["val"]["loss"], rel=1e-5), "all workers judge with the kept statistics"
+    max((folder / "checkpoints").glob("*.pt")).unlink()
+    again = full_scale_cases.train(tmp_path, "--workers", "2", "--ray-address", cluster.address)
+    assert again.returncode == 0 and "resuming in epoch 2 after 0 steps" in again.stdout, again.stderr
+    resumed = epochs_in(folder)[-1]
+    assert resumed["workers"] == 2
+    assert [resumed[key] for key in ("train_loss", "val", "ema")] == [
+        lines[-1][key] for key in ("train_loss", "val", "ema")
     ]
-    assert [(epoch.epoch, epoch.workers) for epoch in records] == [(1, 2), (2, 2)]
+    max((folder / "checkpoints").glob("*.pt")).unlink()
+    alone = full_scale_cases.train(tmp_path, "--workers", "1")
+    assert alone.returncode == 0 and "warning: there were 2 workers, and now there are 1" in alone.stdout
+    assert [(line["epoch"], line["workers"]) for line in epochs_in(folder)] == [(1, 2), (2, 1)]
+
+
+def epochs_in(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
 
 
 ASKS_FOR_NONE = """

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from tiny_runs import tiny_spec
+from tiny_studies import CommandResult, called
 
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.models.spec.network import NetworkSpec
@@ -103,3 +105,23 @@ def full_row(folder: Path, **fields: Any) -> FullScaleRow:
         "epochs": run.recipe.intervals,
     }
     return FullScaleRow(**defaults | fields)
+
+
+# On the command line
+
+
+def write(folder: Path, recipe: dict[str, Any] = RECIPE) -> None:
+    """The files of a training, `net.yaml` and `recipe.yaml`."""
+    (folder / "net.yaml").write_text(yaml.safe_dump({"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def train(folder: Path, *options: str | Path) -> CommandResult:
+    """`harness train` in this process."""
+    return called("train", "net.yaml", "--recipe", "recipe.yaml", *options, cwd=folder)
+
+
+def folder_of(results: Path) -> Path:
+    """The folder of the only training at full scale."""
+    (path,) = (path for path in (results / "full_scale").iterdir() if path.is_dir())
+    return path

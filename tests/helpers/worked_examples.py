@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from brief_timing import time_briefly
 
 FENCE = re.compile(
     r"(?:^(?P<before>[^\n]+)\n\n)?^```(?P<language>\w+)\n(?P<body>.*?)^```$|^## (?P<heading>[^\n]+)$",
@@ -128,6 +129,7 @@ def main_of(page: str, folder: str, *tests: str) -> int:
     """Play the sections in folders of their own, then run tests in this one; prints what is not as expected, and
     returns 1 then."""
     faults = []
+    time_briefly()
     for number, (section, blocks) in enumerate(read_sections(Path(page).read_text(encoding="utf-8")).items()):
         work = Path(folder, str(number))
         work.mkdir()

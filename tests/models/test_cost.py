@@ -60,7 +60,7 @@ def _in_bounds_percent(part: Part) -> float:
 
 @pytest.mark.long
 @given(drawn=specs_and_sizes(), merged=st.booleans())
-@examples(120)
+@examples(60)
 def test_random_networks_agree_with_the_count(drawn: tuple[NetworkSpec, tuple[int, int]], merged: bool) -> None:
     spec, size = drawn
     with torch.device("meta"):

@@ -92,7 +92,7 @@ def test_families_build_each_stage_with_its_own_values() -> None:
 
 
 @given(specs())
-@examples(200)
+@examples(100)
 def test_an_identity_builds_the_same_network(spec: NetworkSpec) -> None:
     identity = spec.identity()
     assert _parameters(identity) == _parameters(spec)
