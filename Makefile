@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= search_spaces/kernel_size.yaml
 
+# Each process would otherwise compile every module anew where this variable is set, as in many containers: importing
+# torch, Ray and this package takes twice as long then.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: study test check format bench setup lock clean
 
 study: setup
