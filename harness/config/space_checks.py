@@ -310,6 +310,8 @@ def _other_choices(space: Space, name: str) -> Iterator[dict[str, Value]]:
 
 def _try_expressions(space: Space, problems: FileErrors) -> None:
     """Report the conditions and rules that are neither true nor false for some network of the space."""
+    if not (space.when or space.rules or space.derived):
+        return
     failed: dict[tuple[str, str | None], StudyError] = {}
     for choose in _choosers(space):
         for error in _failures(space, choose):

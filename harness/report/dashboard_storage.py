@@ -31,6 +31,7 @@ from harness.analysis.study_reader import rejected_proposals
 from harness.config.study import Study
 from harness.errors import SpecError, StudyError, UserError
 from harness.storage import Store
+from harness.storage.delegation import delegated
 
 CONSTRAINTS = "constraints"
 """Optuna 4's system attribute, a list; Optuna 5 keeps each constraint under a key with this prefix and its name."""
@@ -166,13 +167,8 @@ class _Computed:
     """Time on the monotonic clock until which this is shown."""
 
 
-def _as_stored(name: str) -> Any:
-    """A method of `DashboardStorage` that calls that of `RDBStorage`."""
-
-    def call(self: "DashboardStorage", *args: Any) -> Any:
-        return getattr(self._rows, name)(*args)
-
-    return call
+_as_stored = delegated("_rows")
+"""Methods that call those of `RDBStorage`."""
 
 
 class DashboardStorage(BaseStorage):

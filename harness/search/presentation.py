@@ -11,7 +11,7 @@ proposes. The study is a real `optuna.Study`, whose storage translates what is r
 import copy
 import math
 import statistics
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from harness.config.axes import Axis, Choice
 from harness.config.sampler_checks import values_in_order
 from harness.search.trial import distribution_of, storable_choice
 from harness.search.wilcoxon import JUDGED
+from harness.storage.delegation import delegated
 
 FEASIBLE = -1.0
 """Presented amount of a constraint that a trial has not set; negative amounts are feasible."""
@@ -151,13 +152,8 @@ def _is_of(view: Study, study: Study) -> bool:
     return isinstance(view._storage, PresentedStorage) and view._storage.source is study._storage
 
 
-def _delegated(name: str) -> Callable[..., Any]:
-    """A method that calls the method of the same name of the storage that is presented."""
-
-    def call(self: "PresentedStorage", *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.source, name)(*args, **kwargs)
-
-    return call
+_delegated = delegated("source")
+"""Methods that call those of the storage that is presented."""
 
 
 @dataclass(slots=True)
