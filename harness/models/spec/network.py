@@ -19,7 +19,7 @@ MAX_VALUE = 1_000_000
 
 
 class _Fingerprinted:
-    """A slot beside the fields of a frozen dataclass, for a value that is computed once for each object."""
+    """A slot of a frozen dataclass that is not a field, for a value that is computed once for each object."""
 
     __slots__ = ("_fingerprint",)
     _fingerprint: str
