@@ -218,6 +218,7 @@ def test_a_claim_on_trained_runs_from_the_command_line(tmp_path: Path) -> None:
 # The same runs under another name
 
 
+@pytest.mark.long
 def test_a_longer_plan_for_runs_that_another_study_looked_at_is_exploratory(tmp_path: Path) -> None:
     keys = {key: CLAIMED[key] for key in ("search", "claims")}
     played = Played(tmp_path, **keys)

@@ -188,6 +188,7 @@ def test_a_level_that_adds_an_axis_is_weighted_by_the_share_of_its_completions(t
     assert means[0] == pytest.approx(counts[2] / 3 + 2 * (counts[3] + counts[4]) / 2 / 3)
 
 
+@pytest.mark.long
 def test_a_sample_of_a_larger_space_agrees_with_all_of_it_and_states_its_error(tmp_path: Path) -> None:
     axes = AXES | {"B[1]": [1, 2], "B[0]": [1, 2], "B[3]": [1, 2]}
     space = make_space(tmp_path, axes=axes, budgets={"macs": 50_000_000.0})

@@ -95,6 +95,7 @@ def test_effects_are_those_of_the_script_and_the_model_narrows_their_intervals(f
     assert set(result.importances.shares) == set(KEYS["axes"])
 
 
+@pytest.mark.long
 def test_axes_of_the_recipe_have_effects_and_a_derived_axis_decides_which_others_count(tmp_path: Path) -> None:
     def of_recipe(job: Job) -> Iterator[Record]:
         spec, noise = job.run.spec, random.Random(job.run.id).gauss(0, 0.3)
@@ -243,6 +244,7 @@ def test_studies_without_effects_are_refused(
     assert all(text in str(caught.value) for text in texts), str(caught.value)
 
 
+@pytest.mark.long
 def test_a_grid_has_effects_when_all_of_it_is_trained(tmp_path: Path) -> None:
     study = Played(tmp_path, **KEYS | {"search": {"seeds": 1}})
     events = study.events(script)
@@ -271,6 +273,7 @@ def test_draws_from_a_smaller_space_are_left_to_the_model(tmp_path: Path) -> Non
     assert "before an axis grew" in " ".join(note_lines(result))
 
 
+@pytest.mark.long
 def test_the_summary_of_a_search_has_its_effects(tmp_path: Path) -> None:
     """A real search with the inline executor; the networks stay at chance, which latencies do not depend on."""
     axes = {"K[0]": [3, 5], "K[1]": [3, 5], "B[0]": [1, 2], "shortcut": [True, False]}

@@ -122,6 +122,7 @@ def test_power_of_stored_runs_names_pairs_time_and_the_chance_of_the_plan(tmp_pa
     assert small["pairs"] is None and small["chance"] < 0.2
 
 
+@pytest.mark.long
 def test_power_without_pairing(tmp_path: Path) -> None:
     """Seeds are needed for independent arms: of equal spread before any run, then as the runs have it."""
     search = {"seeds": 3, "max_seeds": 8}

@@ -21,6 +21,7 @@ KEYS: dict[str, Any] = TINY | {
 }
 
 
+@pytest.mark.long
 def test_candidates_are_trained_and_resumed_after_ctrl_c(tmp_path: Path) -> None:
     write_study(tmp_path, KEYS)
     folder = tmp_path / "results" / "calibrations" / "tiny"

@@ -78,6 +78,7 @@ def test_trains_merges_last_and_judges(tmp_path: Path) -> None:
     assert values[0] == pytest.approx(kept["figures"], abs=1e-3) and values[1] == pytest.approx(values[0], abs=1e-3)
 
 
+@pytest.mark.long
 def test_begins_from_weights_in_grey_or_in_colour_and_on_cocos_format(tmp_path: Path) -> None:
     write(tmp_path, data={"dataset": "coco"}, epochs=1)
     root = write_coco(tmp_path / "coco", train=6, val=3)

@@ -212,6 +212,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results"
 
 
+@pytest.mark.long
 def test_a_run_of_a_study_is_evaluated_as_it_was_validated(results: Path, tmp_path: Path) -> None:
     with Store.open(results / "studies.db", read_only=True) as store:
         ids = [path.stem for path in (results / "tiny" / "checkpoints").glob("*.pt")]

@@ -149,6 +149,7 @@ def test_the_help_of_every_command_names_the_same_forms() -> None:
 # What is found
 
 
+@pytest.mark.long
 def test_best_of_has_the_weights_of_its_run(folder: Path) -> None:
     query = NetworkQuery(Workspace(folder / "results"))
     best = resolve_network([BEST_OF, str(folder / STUDY)], query)

@@ -119,6 +119,7 @@ def test_a_study_that_changed_is_refused_by_a_dry_run_too(tmp_path: Path) -> Non
     assert results[0].stderr == results[1].stderr and "`proxy.epochs` from 2 to 3" in results[0].stderr
 
 
+@pytest.mark.long
 def test_a_dry_run_tells_the_price_of_growth(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, claims=[CLAIM], proxy=BRIEF)
     assert called("run", "study.yaml", "--executor", "inline", "--quiet", cwd=tmp_path).returncode == 0

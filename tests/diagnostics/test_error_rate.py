@@ -193,6 +193,7 @@ def test_arms_of_two_networks_are_refused(tmp_path: Path) -> None:
     assert result.returncode == 2 and "differ in `replica` alone" in result.stderr
 
 
+@pytest.mark.long
 def test_several_studies_part_their_effect(tmp_path: Path) -> None:
     for n in range(3):
         study = played(tmp_path, study=f"set_{n}", proxy=SCRIPTED["proxy"] | {"data_seed": n}, search={"seeds": 4})

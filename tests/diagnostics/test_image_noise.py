@@ -71,6 +71,7 @@ def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained:
     assert kept["runs"][run.id]["top1"][7] == pytest.approx(100 * right.mean())
 
 
+@pytest.mark.long
 def test_what_was_judged_is_kept_and_continued(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.measures import validation_sets
 
@@ -97,6 +98,7 @@ def test_a_damaged_record_is_replaced(trained: Path, damage: str) -> None:
     assert validation_noise(trained) == first
 
 
+@pytest.mark.long
 def test_other_weights_are_evaluated_again(trained: Path) -> None:
     first, kept = validation_noise(trained), trained / "results" / "tiny" / "validation_sets_64.json"
     content = json.loads(kept.read_text())
@@ -116,6 +118,7 @@ def test_arms_of_one_network_with_two_recipes_are_told_apart(tmp_path: Path) -> 
     assert effects.shape == (3, 10) and (effects != 0).any()
 
 
+@pytest.mark.long
 def test_the_view_has_both_schemes(trained: Path) -> None:
     result = called("aa", "study.yaml", *SETS, cwd=trained)
     text = " ".join(result.stdout.split())
@@ -124,6 +127,7 @@ def test_the_view_has_both_schemes(trained: Path) -> None:
     assert "one for all pairs" in text and "one for each pair" in text and "F test" in text
 
 
+@pytest.mark.long
 def test_a_run_without_its_weights_is_named(trained: Path) -> None:
     file = sorted((trained / "results" / "tiny" / "checkpoints").glob("*.pt"))[0]
     aside = file.rename(file.with_suffix(".aside"))
@@ -132,6 +136,7 @@ def test_a_run_without_its_weights_is_named(trained: Path) -> None:
     assert result.returncode == 2 and file.name in result.stderr and "--fresh" in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -148,6 +153,7 @@ def test_what_cannot_be_judged_is_refused(trained: Path, options: tuple[str, ...
     assert result.returncode == 2 and words in " ".join(result.stderr.split()) and not kept.exists()
 
 
+@pytest.mark.long
 def test_a_claim_about_times_is_refused(tmp_path: Path) -> None:
     claims = [CLAIMS[0] | {"contrast": {"K=13": 1, "K=3": -1}, "metric": "latency_ms_p50"}]
     study = Played(tmp_path, claims=claims, axes={"K": [[3, 3, 3, 3], [13, 13, 13, 13]]}, when={})

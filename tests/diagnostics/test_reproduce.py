@@ -84,6 +84,7 @@ def test_other_bits_in_the_same_environment_give_exit_code_1(copy: Path) -> None
     assert "1 of 10 numbers differ; the first is train_loss of epoch 2" in result.stdout
 
 
+@pytest.mark.long
 def test_other_bits_in_another_environment_are_reported_with_the_spread_of_the_seeds(copy: Path) -> None:
     change(copy, "UPDATE epochs SET top1 = top1 + 1 WHERE epoch = 2")
     change(copy, """UPDATE runs SET environment = replace(environment, '"torch": "', '"torch": "1.')""")

@@ -55,6 +55,7 @@ def test_a_preset_is_written_to_the_folder_of_its_name(tmp_path: Path) -> None:
     assert load_weights(tmp_path / "exports" / "replknet_nano" / "model.safetensors")[0].K == (31, 29, 27, 13)
 
 
+@pytest.mark.long
 def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path: Path) -> None:
     result = exported(run, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -108,6 +108,7 @@ def test_a_machine_that_is_never_quiet_is_on_record(monkeypatch: pytest.MonkeyPa
 # One measurement for equal networks
 
 
+@pytest.mark.long
 def test_seeds_of_a_network_share_one_measurement(dataset: Dataset, tmp_path: Path) -> None:
     first = dict(latency(subject(dataset, tiny_spec(K=7, reparam=3), tmp_path)))
     assert first["latency_ms_low"] <= first["latency_ms_p50"] <= first["latency_ms_high"] and first["latency_ms_n"] >= 3
@@ -155,6 +156,7 @@ def test_networks_that_compute_otherwise_have_other_digests() -> None:
     assert network_digest(merge(build(tiny_spec(), seed=1))) == digests[0]
 
 
+@pytest.mark.long
 def test_a_run_keeps_its_times_next_to_the_data(tmp_path: Path) -> None:
     recipe = with_(epochs=0, measures=["throughput"])
     records = [list(run_job(Job(tiny_run(recipe=recipe, seed=s), tmp_path / "study"))) for s in (0, 1)]
@@ -163,6 +165,7 @@ def test_a_run_keeps_its_times_next_to_the_data(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data" / "times").iterdir())) == 2
 
 
+@pytest.mark.long
 def test_runs_that_are_compared_by_their_times_have_times_of_their_own(tmp_path: Path) -> None:
     jobs = [Job(tiny_run(recipe=with_(epochs=0), seed=s), tmp_path / "study", shares_times=False) for s in (0, 1)]
     times = [{r.name: r.value for r in run_job(job) if isinstance(r, Measured)} for job in jobs]

@@ -122,6 +122,7 @@ def test_seeds_and_database_are_not_those_of_the_study(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "calibrations" / "question" / "studies.db").is_file()
 
 
+@pytest.mark.long
 def test_a_second_call_trains_nothing_and_decides_alike(tmp_path: Path) -> None:
     first = Calibrated(tmp_path).answer()
     again = Calibrated(tmp_path)
@@ -140,6 +141,7 @@ def test_more_seeds_are_added_to_what_is_there(tmp_path: Path) -> None:
     assert fewer.answer().results[0].seeds == 2 and fewer.jobs == []
 
 
+@pytest.mark.long
 def test_an_interrupted_calibration_is_resumed(tmp_path: Path) -> None:
     stopped = Calibrated(tmp_path)
 
@@ -158,6 +160,7 @@ def test_an_interrupted_calibration_is_resumed(tmp_path: Path) -> None:
     assert calibration_values(result) == calibration_values(Calibrated(whole).answer())
 
 
+@pytest.mark.long
 def test_with_the_arms_swapped_only_the_sign_changes(tmp_path: Path) -> None:
     results = []
     brief = {"vary": {"batch_size": [64]}, "seeds": 3, "max_seeds": 3}
@@ -211,6 +214,7 @@ def test_a_candidate_at_a_limit_is_marked_and_never_recommended(tmp_path: Path, 
     assert words in calibration_markdown(result)
 
 
+@pytest.mark.long
 def test_a_candidate_that_diverges_is_not_recommended(tmp_path: Path) -> None:
     def diverges(job: Job) -> Iterator[Record]:
         if job.run.recipe.batch_size == 64 and job.run.seed == FIRST_SEED:

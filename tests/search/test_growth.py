@@ -182,6 +182,7 @@ NOISY = gains(K13=1.0)
 """Undecided by few seeds."""
 
 
+@pytest.mark.long
 def test_a_plan_stretched_after_its_last_look_gives_exploratory_verdicts(study: Grown) -> None:
     study.run(NOISY, **claimed(seeds=3))
     (before,) = study.claim_results()

@@ -168,6 +168,7 @@ def test_space_filling_draws_stay_uniform_and_have_their_share(tmp_path: Path) -
     assert _origins(_trials(with_prior)).count("prior") == 5
 
 
+@pytest.mark.long
 def test_a_resumed_search_continues_the_draws(tmp_path: Path) -> None:
     whole = _played(tmp_path / "whole", _axes(BEST), 16)
     _played(tmp_path / "part", _axes(BEST), 7)

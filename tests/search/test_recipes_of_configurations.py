@@ -216,6 +216,7 @@ def test_commands_read_such_a_study(finished: Finished) -> None:
     assert "the study's proxy with recipe.epochs=2 recipe.optimizer.lr=0.1." in other.stdout
 
 
+@pytest.mark.long
 def test_the_recipe_at_full_scale_does_not_take_the_choices_of_the_proxy(tmp_path: Path) -> None:
     study = played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
     study.answer(well)

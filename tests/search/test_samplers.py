@@ -185,6 +185,7 @@ def test_a_random_network_of_the_ordered_space_is_as_the_docstring_above_has_it(
 # Each sampler
 
 
+@pytest.mark.long
 def test_the_sobol_sequence_covers_the_space_and_continues_after_an_interruption(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     axes = {"axes": {f"K[{i}]": KERNELS for i in range(3)}, "when": {}}
@@ -211,6 +212,7 @@ def test_a_gaussian_process_that_has_converged_repeats_the_best_network_only(tmp
     assert max(last) == 80.0 and statistics.fmean(last) > 72
 
 
+@pytest.mark.long
 def test_a_gaussian_process_proposes_no_network_over_the_budget(tmp_path: Path) -> None:
     keys = ORDERED | {"budgets": {"macs": 1.65e7}}
     study = Played(tmp_path, **keys, search=search_with("gp", trials=24))
@@ -222,6 +224,7 @@ def test_a_gaussian_process_proposes_no_network_over_the_budget(tmp_path: Path) 
     assert not any("rejected" in trial.user_attrs for trial in modeled)
 
 
+@pytest.mark.long
 def test_a_gaussian_process_searches_where_few_networks_are_within_the_budget(tmp_path: Path) -> None:
     keys = ORDERED | {"budgets": {"macs": 1.0e7}}
     study = Played(tmp_path, **keys, search=search_with("gp", trials=14))
@@ -251,6 +254,7 @@ def test_nsga2_breeds_generations(tmp_path: Path) -> None:
     assert generations == {0: 20, 1: 20, 2: 5}
 
 
+@pytest.mark.long
 def test_nsga2_breeds_from_networks_that_replaced_infeasible_proposals(tmp_path: Path) -> None:
     """Where few networks are within the budget, most of a generation are the nearest ones to its proposals."""
     study = Played(tmp_path, **ORDERED, budgets={"macs": 1.0e7}, search=search_with("nsga2", trials=42))

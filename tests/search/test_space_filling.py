@@ -51,6 +51,7 @@ def test_every_fourth_trial_is_a_uniform_draw_and_all_state_who_proposed_them(tm
     assert not any(is_space_filling(trial, bench.study, "another space") for trial in trials)
 
 
+@pytest.mark.long
 def test_draws_are_the_same_for_several_workers_after_a_resumption_and_whatever_the_runs_yield(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "four", "resumed", "other")]
     for folder in folders:

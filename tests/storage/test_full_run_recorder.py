@@ -105,6 +105,7 @@ def test_how_a_training_ends_is_recorded(tmp_path: Path) -> None:
         assert (row.state, row.cause) == (state, cause)
 
 
+@pytest.mark.long
 def test_a_busy_database_holds_nothing_up_and_gets_all_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ print(page_faults())
 """Page faults of 40 allocations of 40 MiB, after the first eight: as the machine is, and with memory kept."""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
     result = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)

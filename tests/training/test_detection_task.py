@@ -45,6 +45,7 @@ def test_a_stopped_training_resumes_bitwise(tmp_path: Path, kind: str) -> None:
     assert outcome(epochs_of(resumed)) == outcome(epochs_of(whole)[1:])
 
 
+@pytest.mark.long
 def test_processes_that_read_images_change_nothing(tmp_path: Path) -> None:
     recipe = recipe_of("mask_rcnn", epochs=1)
     alone, helped = (trained(job_of(tmp_path / str(n), recipe, loaders=n)) for n in (0, 1))

@@ -77,6 +77,7 @@ def test_a_run_is_bit_for_bit_what_a_plain_loop_gives(dataset: Dataset, optimize
     assert same_weights(model, plain)
 
 
+@pytest.mark.long
 def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
     recipe = with_(train_size=256, val_size=128, difficulty=0.0, resolution=32, epochs=6)
     dataset = load(recipe, tmp_path, 0)

@@ -209,6 +209,7 @@ def test_other_data_are_refused_and_nothing_is_overwritten(two_folders: Path, mo
     assert json.loads((only(two_folders) / "classes.json").read_text())[0] == "n00000000"
 
 
+@pytest.mark.long
 def test_other_data_are_trained_on_in_another_folder_or_from_the_start(two_folders: Path) -> None:
     assert train(two_folders, "B", "--results", "others").returncode == 0
     assert train(two_folders, "B", "--fresh").returncode == 0
@@ -283,6 +284,7 @@ def downstream(folder: Path, task: str, data: Path) -> CommandResult:
     return called("downstream", task, "net.yaml", *options, cwd=folder)
 
 
+@pytest.mark.long
 def test_a_detector_is_not_resumed_on_other_figures(tmp_path: Path) -> None:
     write(tmp_path, DETECTION | {"detector": DETECTORS["fcos"], "data": {"dataset": "coco"}, "epochs": 1})
     plain = write_coco(tmp_path / "plain")

@@ -89,6 +89,7 @@ def test_a_record_that_could_not_be_written_is_stored_later(
     assert curves_of(tmp_path) == curves_of(undisturbed)
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_was_changed_is_reported_and_the_run_starts_again(undisturbed: Path, copied: Path) -> None:
     for path in (copied / "results" / "tiny" / "checkpoints").iterdir():
         content = torch.load(path, weights_only=True)

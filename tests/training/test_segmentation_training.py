@@ -179,6 +179,7 @@ def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, Co
         assert file.metadata()["form"] == "merged" and "ground" in file.metadata()["classes"]
 
 
+@pytest.mark.long
 def test_the_same_command_again_judges_without_training(finished: tuple[Path, CommandResult]) -> None:
     root, result = finished
     again = segment(root, "--recipe", "recipe.yaml", network=root / "full_scale" / "net")
