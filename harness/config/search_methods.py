@@ -24,6 +24,9 @@ WILCOXON_P = 0.1
 WILCOXON_SEEDS = 4
 """Fewest shared seeds with a p value below `WILCOXON_P`: with four, the least is 1/16; with three, 1/8."""
 
+PLATEAU_TRIALS = 20
+"""Number of complete configurations from which on `search.plateau` may end a search."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplerTraits:
