@@ -219,10 +219,13 @@ def _search_values(study: Study, store: Store) -> dict[str, Any]:
 
 
 def _why_ended(store: Store, study: str) -> dict[str, str]:
-    """The reasons for the end of the search that the driver stored since the last trial ended, by kind of event."""
+    """The stored reasons for the end of the search, by kind of event; none if it was continued since."""
     events = store.events(study)
-    last = max((i for i, event in enumerate(events) if event.kind in TRIAL_ENDED), default=-1)
-    return {event.kind: event.message for event in events[last + 1 :] if event.kind in REASONS_ENDED}
+    last = max((event.id for event in events if event.kind in TRIAL_ENDED), default=0)
+    reasons = [event for event in events if event.kind in REASONS_ENDED and event.id > last]
+    if not reasons or store.last_attempt(study) > reasons[-1].id:
+        return {}
+    return {event.kind: event.message for event in reasons}
 
 
 def _data_lines(store: Store, runs: Mapping[str, RunResult]) -> tuple[str, ...]:

@@ -310,6 +310,12 @@ class Store(Database):
         with self.session() as session:
             return list(read_attempts(session, study))
 
+    def last_attempt(self, study: str) -> int:
+        """The number of the event of the study's last attempt, comparable with `EventRow.id`; 0 if there is none."""
+        mine = (EventTable.study == study) & (EventTable.kind == ATTEMPT_EVENT)
+        with self.session() as session:
+            return session.scalar(select(func.max(EventTable.id)).where(mine)) or 0
+
     def runs_with_attempts(self, run_ids: Iterable[str]) -> set[str]:
         """The runs of which an attempt is recorded, for any study; earlier versions recorded none."""
         recorded: set[str] = set()

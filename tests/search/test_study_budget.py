@@ -154,6 +154,18 @@ def test_an_interrupted_study_counts_what_it_trained_once(tmp_path: Path) -> Non
     assert study.answer().is_out_of_budget
 
 
+def test_a_study_that_was_continued_and_interrupted_has_not_ended_by_its_budget(tmp_path: Path) -> None:
+    study = Budgeted(tmp_path, **FOUR, search={"seeds": 1})
+    study.run({"runs": 2})
+    assert study.answer().is_out_of_budget
+    events = Played(tmp_path, **FOUR, search={"seeds": 1, "budget": {"runs": 4}}).events(well)
+    for event, _, _ in events:
+        if isinstance(event, RunStarted):
+            break
+    events.close()
+    assert not study.answer().is_out_of_budget and study.answer().ended is None
+
+
 def rows_of(played: Played) -> list[Any]:
     with Store.open(played.workspace.database) as store:
         ids = {run_id for ids in store.trial_runs("question").values() for run_id in ids}
