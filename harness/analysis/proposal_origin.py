@@ -21,6 +21,10 @@ PROPOSED_FROM = "proposed_from"
 """Attribute of a trial: the fingerprint of the space at that time. A draw from a smaller space is not one of this."""
 
 
+ENQUEUED_AS = "enqueued_as"
+"""Attribute of a trial that the study file lists: its entry under `search.enqueue`, as text."""
+
+
 class ProposedBy(StrEnum):
     """Who chose the configuration of a trial."""
 
@@ -32,12 +36,19 @@ class ProposedBy(StrEnum):
     """A draw from the prior that the study file has for its axes, which no result influenced, either."""
     NEAREST = "nearest"
     """The untried network within rules and budgets that was nearest to a rejected proposal."""
+    ENQUEUED = "enqueued"
+    """The study file lists it under `search.enqueue`."""
 
 
 def has_uniform_draws(study: Study) -> bool:
     """Whether some of a study's trials are drawn uniformly and trained to the end; all of a whole grid are so, too."""
     search = study.search
     return search.space_filling > 0 or (search.sampler in UNIFORM_SAMPLERS and search.pruner == "none")
+
+
+def was_proposed(trial: "FrozenTrial") -> bool:
+    """Whether the search proposed a trial, and not the study file."""
+    return trial.user_attrs.get(PROPOSED_BY) != ProposedBy.ENQUEUED
 
 
 def is_space_filling(trial: "FrozenTrial", study: Study, space_fingerprint: str, *, has_grown: bool = False) -> bool:

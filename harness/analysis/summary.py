@@ -38,6 +38,9 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "limit": results.limit,
         "search": dict(results.search),
         "search_ended": results.ended,
+        "budget": None
+        if results.budget is None
+        else results.budget.values() | {"is_used_up": results.is_out_of_budget},
         "noise": noise_line(results.resampling),
         "resample": "+".join(dict.fromkeys(way for way, _ in results.resampling)) or None,
         "pareto_front": [configuration.trials[0] for configuration in results.front],
@@ -51,7 +54,11 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "recipe": _recipe(results),
         "finished": finished(results),
         "ruled_out": dict(results.rejected),
-        "claims": [claim_values(result, results.environment) for result in results.claims],
+        "claims": [
+            claim_values(result, results.environment)
+            | {"is_undecided_by_budget": result.claim.name in results.open_by_budget}
+            for result in results.claims
+        ],
         "effects": None if results.effects is None else effects_values(results.effects),
         "full_scale": [_full_scale_values(row, results) for row in results.full_scale],
         "configurations": [
@@ -97,6 +104,7 @@ def configuration_values(configuration: ConfigurationResult, metric: str) -> dic
         "trials": list(configuration.trials),
         "choices": configuration.params,
         **({"derived": configuration.derived} if configuration.derived else {}),
+        **({"enqueued_as": configuration.enqueued_as} if configuration.enqueued_as else {}),
         "state": configuration.state,
         "reason": configuration.reason,
         "mean": configuration.mean,

@@ -14,6 +14,7 @@ COMMANDS = (
     "status",
     "show",
     "best",
+    "import",
     "effects",
     "presets",
     "dashboard",

@@ -76,13 +76,14 @@ def run(args: Namespace) -> int:
     print_view(results_view(results))
     _draw_claims(study.folder, results)
     print_next(_next_commands(args, results, study.file))
-    return 0 if results.complete else NO_RESULT
+    return 0 if results.complete or results.is_out_of_budget else NO_RESULT
 
 
 def _dry_run(study: "CheckedStudy") -> int:
     """Print what would be trained, and on which data; reads the database if there is one."""
     from dataclasses import replace
 
+    from harness.analysis.formatting import format_params
     from harness.analysis.plan import TrialsDone, plan_study
     from harness.analysis.reuse import ReuseRule, study_environment
     from harness.config.study_growth import StudyChanges
@@ -100,10 +101,22 @@ def _dry_run(study: "CheckedStudy") -> int:
             growth = StudyChanges() if options.is_fresh else study_changes(study.file, store)
             has_trials = keys.search.sampler != "grid" and not options.is_fresh
             done = trials_done(store, keys) if has_trials else TrialsDone()
-            planned = plan_study(keys, study.space, store, workers=workers, rule=rule, growth=growth, done=done)
+            planned = plan_study(
+                keys,
+                study.space,
+                store,
+                workers=workers,
+                rule=rule,
+                growth=growth,
+                done=done,
+                is_fresh=options.is_fresh,
+            )
     except NotFound:
         planned = plan_study(keys, study.space, None, workers=workers)
-    return print_view(plan_view(replace(planned, notes=(*study.file.notes, *planned.notes, *study.notes))))
+    first = [f"{each.named} ({format_params(each.candidate.params)})" for each in study.enqueued]
+    listed = [f"tried first: {'; '.join(first)}"] if first else []
+    notes = (*study.file.notes, *planned.notes, *listed, *study.notes)
+    return print_view(plan_view(replace(planned, notes=notes)))
 
 
 def _view(file: "StudyFile", *, is_quiet: bool) -> "EventView":

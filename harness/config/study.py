@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from harness.config.calibrate import Calibrate
 from harness.config.effects import EffectEntry
 from harness.config.recipes.proxy import ProxyRecipe, StrictModel
+from harness.config.search_methods import PLATEAU_TRIALS
 
 HALVING_FACTOR = 3
 """One in three configurations of a rung is promoted (asynchronous successive halving, Li et al. 2020)."""
@@ -85,6 +86,26 @@ class Budgets(StrictModel):
     """Median milliseconds for one image, measured after the training on the device that trained."""
 
 
+class SearchBudget(StrictModel):
+    """What a study trains at most, over all calls of it; screening runs count, and runs taken from the store do not.
+
+    A run is started only if it is expected to stay within every limit; what has been started ends.
+    """
+
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Core-hours of training: the wall time of every run times its threads (`resources.cpus`)."""
+    runs: Annotated[int, Field(ge=1)] | None = None
+    """Number of runs that are trained."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Number of epochs that are trained; those before a run is resumed count once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hours is None and self.runs is None and self.epochs is None:
+            raise ValueError("must have a limit: `hours`, `runs` or `epochs`")
+        return self
+
+
 class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
 
@@ -127,6 +148,34 @@ class Search(StrictModel):
 
     They make the intervals of `harness effects` valid; 0.2 suits a search of 100 trials or more.
     """
+
+    budget: SearchBudget | None = None
+    """What the study trains at most, over all calls; when it is used up, the study ends, and a larger one continues
+    it."""
+    plateau: Annotated[float, Field(gt=0)] | None = None
+    """The search ends when a further trial is expected to gain less than this over the best so far, in units of the
+    objective; from 20 complete configurations on, for samplers other than grid."""
+
+    enqueue: list[
+        Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
+    ] = Field(default=[])
+    """Configurations that are tried first: presets (`replknet_nano`), choices (`{K: 13, shortcut: true}`, the base's on
+    all other axes), and `best of OTHER_STUDY` or `best 3 of OTHER_STUDY`, of the same database."""
+
+    @model_validator(mode="after")
+    def _check_plateau(self) -> Self:
+        if self.plateau is None:
+            return self
+        if self.sampler == "grid":
+            raise ValueError("`plateau` must be left out for the sampler grid, which trains every configuration")
+        if self.seeds < 2:
+            raise ValueError(f"`plateau` needs `seeds: 2` or more, which show the noise, but `seeds` is {self.seeds}")
+        if self.trials is not None and self.trials <= PLATEAU_TRIALS:
+            raise ValueError(
+                f"`plateau` needs more than {PLATEAU_TRIALS} `trials`, since it ends no search before, but got "
+                f"{self.trials}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_space_filling(self) -> Self:

@@ -35,7 +35,7 @@ def results_view(results: StudyResults) -> RenderableType:
         for row in results.front
     ]
     parts: list[RenderableType] = [heading(results), Text(), ConfigurationTables(results, most=MAX_ROWS), Text()]
-    parts += [*ended_view(results), *reasons(results)]
+    parts += [*enqueued_view(results), *ended_view(results), *reasons(results)]
     if front:
         parts += [Text(f"Pareto front ({FRONT_MARK}) of {results.metric} against MACs", style="bold"), *front, Text()]
     if results.best is not None:
@@ -48,8 +48,18 @@ def results_view(results: StudyResults) -> RenderableType:
 
 
 def ended_view(results: StudyResults) -> list[RenderableType]:
-    """Why the search ended before its trials were used up, if it did."""
-    return [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}."), Text()]
+    """Why the search ended before its trials were used up, if it did; and the budget of the study, if it has one."""
+    lines = [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}.")]
+    if results.budget is not None and not results.is_out_of_budget:
+        lines.append(Text(f"Of the budget, {results.budget.text} are used."))
+    return [*lines, Text()] if lines else []
+
+
+def enqueued_view(results: StudyResults) -> list[RenderableType]:
+    """The configurations that the study file lists, by their first trial; empty without any."""
+    listed = sorted((row.trials[0], row.enqueued_as) for row in results.rows if row.enqueued_as)
+    names = "; ".join(f"#{trial} {name}" for trial, name in listed)
+    return [Text(f"Enqueued by the study file: {printable(names)}."), Text()] if listed else []
 
 
 def noise_view(results: StudyResults) -> list[RenderableType]:

@@ -8,12 +8,13 @@ A study's claims are evaluated while it runs (`ClaimMonitor`): they decide which
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.analysis.claims import evaluate_claims
-from harness.analysis.proposal_origin import ProposedBy
+from harness.analysis.configuration_result import trial_recipe, trial_spec
+from harness.analysis.proposal_origin import ENQUEUED_AS, ProposedBy
 from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
@@ -23,6 +24,7 @@ from harness.config.recipe_axes import recipe_changes
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
+from harness.search.enqueue import Enqueued
 from harness.search.events import ClaimsEvaluated
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.prior_draws import PriorDraws
@@ -36,6 +38,7 @@ from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 DRAWN = 100
 """Number of random configurations whose mean work is that of an unknown one."""
@@ -45,6 +48,18 @@ MAX_REJECTED_IN_A_ROW = 20
 
 def _one(_: ProxyRecipe) -> float:
     return 1.0
+
+
+class PlannedRuns(NamedTuple):
+    """The runs of a trial that is not open yet."""
+
+    seeds: list[Run]
+    screening: Run | None = None
+
+    @property
+    def all(self) -> list[Run]:
+        """The screening run, if there is one, and a run for each seed."""
+        return [*([] if self.screening is None else [self.screening]), *self.seeds]
 
 
 class ClaimMonitor:
@@ -100,6 +115,7 @@ class Proposals:
         trials: "optuna.Study",
         history: StudyHistory,
         more: Callable[[], list[Candidate]] = list,
+        enqueued: Sequence[Enqueued] = (),
     ) -> None:
         self._study = study
         self._space = space
@@ -113,6 +129,8 @@ class Proposals:
         self._parked = 0
         self._queue: deque[Candidate] = deque()
         """Configurations that need no proposal: grid cells, and configurations that get further seeds."""
+        self._enqueued = deque(enqueued)
+        """Configurations that the file lists, which are tried before any other is proposed."""
         self._in_vain = 0
         """Number of rejected proposals since the last feasible one."""
         self._is_scarce = False
@@ -137,8 +155,10 @@ class Proposals:
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
         self._queue.extend(self._lacking_seeds())
+        taken = self._history.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
+        self._enqueued = deque(each for each in self._enqueued if each.candidate.fingerprint not in taken)
         if self._is_grid:
-            taken = self._history.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
+            taken |= {each.candidate.fingerprint for each in self._enqueued}
             cells = (cell for cell in self._space.grid() if cell.is_feasible)
             self._queue.extend(cell for cell in cells if cell.fingerprint not in taken)
         elif self._history.rejected >= MAX_REJECTED_IN_A_ROW:
@@ -161,9 +181,9 @@ class Proposals:
         queued = sum(
             self._work(cell, work_of)
             * (self._history.seeds_due(cell.fingerprint, seeds) + (screens and self._history.is_new(cell.fingerprint)))
-            for cell in self._queue
+            for cell in (*self._queue, *(each.candidate for each in self._enqueued if self._is_grid))
         )
-        further = self._trials_left(in_progress) - len(self._queue)
+        further = 0 if self._is_grid else self._trials_left(in_progress) - len(self._queue)
         return queued + (further * (seeds + screens) * self._mean_work(work_of) if further else 0.0)
 
     def _mean_work(self, work_of: Callable[[ProxyRecipe], float]) -> float:
@@ -185,13 +205,59 @@ class Proposals:
             works[id(recipe)] = work_of(recipe)
         return works[id(recipe)]
 
-    def open(self, *, in_progress: int) -> OpenTrial | None:
-        """Open the next feasible configuration; None if there is none. Reports rejected proposals to the sampler."""
+    def has_next(self, *, in_progress: int) -> bool:
+        """Whether a further trial may be opened; queues the configurations that need further seeds first."""
         if in_progress == 0 and self._trials_left(0) == 0:
             self._queue.extend(self._lacking_seeds() or (self._more() if self._is_grid else ()))
+        return self._trials_left(in_progress) > 0
+
+    def next_runs(self) -> PlannedRuns | None:
+        """The runs of the next trial; None if a sampler, or a uniform draw, has yet to propose it."""
+        from optuna.trial import TrialState
+
+        if self._parked > 0:
+            parked = self._trials.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            return self._parked_runs(parked[0]) if parked else None
+        if self._enqueued and (self._is_grid or not self._queue):
+            return self._runs_of(self._enqueued[0].candidate)
+        return self._runs_of(self._queue[0]) if self._queue else None
+
+    def take_stored_first(self, settled: Callable[[Iterable[str]], set[str]]) -> None:
+        """Put the queued configurations first whose runs are all settled, since they cost a study nothing."""
+        ids = [[run.id for run in self._runs_of(cell).all] for cell in self._queue]
+        stored = settled(run_id for of_cell in ids for run_id in of_cell)
+        ordered = sorted(range(len(ids)), key=lambda i: not stored.issuperset(ids[i]))
+        cells = list(self._queue)
+        self._queue = deque(cells[i] for i in ordered)
+
+    def _runs_of(self, cell: Candidate) -> PlannedRuns:
+        (spec, recipe), search = cell.trained, self._study.search
+        seeds = self._history.free_seeds(cell.fingerprint, search.seed, search.seeds)
+        is_screened = self._screening_epochs > 0 and self._history.is_new(cell.fingerprint)
+        screening = Run(spec, recipe, search.seed + SCREENING_SEEDS, self._space.data) if is_screened else None
+        return PlannedRuns([Run(spec, recipe, seed, self._space.data) for seed in seeds], screening)
+
+    def _parked_runs(self, trial: "FrozenTrial") -> PlannedRuns | None:
+        if "seeds" not in trial.user_attrs:
+            return None
+        spec, recipe, data = trial_spec(trial), trial_recipe(trial, self._study), self._space.data
+        screening, steps = trial.user_attrs.get("screening"), max(trial.intermediate_values, default=0)
+        is_to_screen = screening is not None and steps < self._screening_epochs
+        return PlannedRuns(
+            [Run(spec, recipe, seed, data) for seed in trial.user_attrs["seeds"]],
+            Run(spec, recipe, int(screening), data) if is_to_screen and screening is not None else None,
+        )
+
+    def open(self, *, in_progress: int) -> OpenTrial | None:
+        """Open the next feasible configuration; None if there is none. Reports rejected proposals to the sampler."""
+        if not self.has_next(in_progress=in_progress):
+            return None
         while self._trials_left(in_progress) > 0:
             if self._parked > 0:
                 self._parked -= 1
+            elif self._enqueued and (self._is_grid or not self._queue):
+                listed = self._enqueued.popleft()
+                self._enqueue(listed.candidate, ProposedBy.ENQUEUED, {ENQUEUED_AS: listed.named})
             elif self._queue:
                 by = ProposedBy.GRID if self._is_grid else ProposedBy.NEAREST
                 self._enqueue(self._queue.popleft(), by)
@@ -255,12 +321,12 @@ class Proposals:
 
     def _trials_left(self, in_progress: int) -> int:
         if self._is_grid or self._is_exhausted:
-            return self._parked + len(self._queue)
+            return self._parked + len(self._queue) + (len(self._enqueued) if self._is_grid else 0)
         granted = (self._study.search.trials or 0) - self._history.trials - in_progress
         return len(self._queue) + max(self._parked, granted)
 
-    def _enqueue(self, cell: Candidate, by: ProposedBy) -> None:
-        facts = self._facts(cell, by)
+    def _enqueue(self, cell: Candidate, by: ProposedBy, more: Mapping[str, str] | None = None) -> None:
+        facts = self._facts(cell, by) | dict(more or {})
         self._trials.enqueue_trial(stored_params(cell.params, self._space.axes), user_attrs=facts)
         self._space_filling.count(facts)
         self._prior.count(facts)
