@@ -15,6 +15,7 @@ COMMANDS = (
     "show",
     "best",
     "effects",
+    "trust",
     "presets",
     "dashboard",
     "schema",

@@ -36,6 +36,7 @@ from harness.search.events import (
     StudyStarted,
     TrialStarted,
 )
+from harness.search.first_rung import first_rung_of
 from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
 from harness.search.proposals import ClaimMonitor, Proposals
@@ -88,7 +89,12 @@ class Driver:
         self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
         self._claim_monitor = ClaimMonitor(self._reuse, inputs.space, self._history)
         self._proposals = Proposals(
-            inputs.study, inputs.space, inputs.trials, self._history, self._claim_monitor.configurations_needing_seeds
+            inputs.study,
+            inputs.space,
+            inputs.trials,
+            self._history,
+            self._claim_monitor.configurations_needing_seeds,
+            first_rung_of(inputs.study, inputs.space.data, inputs.folder.parent / "data"),
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]

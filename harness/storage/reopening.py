@@ -28,7 +28,10 @@ from harness.training.run import Job, RunState
 
 RUNS = Base.metadata.tables["runs"]
 LINKS = Base.metadata.tables["trial_runs"]
-KEPT_ATTRIBUTES = ("fingerprint", "spec", "recipe", "params", "macs", "seeds", "runs", "further_seeds")
+KEPT_ATTRIBUTES = (
+    *("fingerprint", "spec", "recipe", "params", "macs", "seeds", "runs", "further_seeds"),
+    *("proposed_by", "proposed_from", "first_rung"),
+)
 """User attributes of a trial that are not part of its result."""
 PRUNING = ("screening", "judged_by_seeds")
 """User attributes of a trial that a pruner may end: the seed of its screening run, or that its seeds are compared; kept
