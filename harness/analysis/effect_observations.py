@@ -72,12 +72,11 @@ def read_configurations(
     links = store.trial_runs(study.study)
     runs = read_run_results(store, {run_id for ids in links.values() for run_id in ids})
     reference = time_reference([run.row for run in runs.values()], study_environment(study))
-    has_grown = any(event.kind == STUDY_GROWN and "axes." in event.message for event in store.events(study.study))
     weights = _grid_weights(study, space, trials)
-    fingerprint = space.fingerprint()
+    drawn = drawn_trials(study, space, store, trials)
     configurations, done = [], []
     for name, group in trials_by_configuration(trials).items():
-        uniform = {trial.number: is_space_filling(trial, study, fingerprint, has_grown=has_grown) for trial in group}
+        uniform = {trial.number: trial.number in drawn for trial in group}
         uniform |= {group[0].number: True} if name in weights else {}
         screening = {trial.user_attrs.get("screening") for trial in group}
         ids = dict.fromkeys(run_id for trial in group for run_id in links.get(trial.number, ()) if run_id in runs)
@@ -98,6 +97,15 @@ def read_configurations(
     tests = max(1, sum(map(bool, done)))
     limits = [configuration_limit(formula.names, values, tests=tests) for values in done]
     return [replace(one, limit=limit) for one, limit in zip(configurations, limits, strict=True)]
+
+
+def drawn_trials(study: Study, space: Space, store: Store, trials: Sequence["FrozenTrial"]) -> frozenset[int]:
+    """The numbers of the trials that are uniform draws from this space; cells of a whole grid are not among them."""
+    has_grown = any(event.kind == STUDY_GROWN and "axes." in event.message for event in store.events(study.study))
+    fingerprint = space.fingerprint()
+    return frozenset(
+        trial.number for trial in trials if is_space_filling(trial, study, fingerprint, has_grown=has_grown)
+    )
 
 
 def shared_seeds(study: Study) -> range:

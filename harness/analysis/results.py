@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from harness.analysis.effects import EffectsResult
+    from harness.analysis.trust import TrustResult
 
 COUNT_TITLES = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
 TRAINING_SOURCES = "initial weights, order of the images and augmentation"
@@ -95,6 +96,8 @@ class StudyResults:
 
     effects: "EffectsResult | None" = None
     """What each axis is worth, at the end of a search with space-filling trials; see `harness.analysis.effects`."""
+    trust: "TrustResult | None" = None
+    """How far the proxy may be trusted, at the end of a search that prunes or scores; see `harness.analysis.trust`."""
 
     @property
     def limit(self) -> Limit | None:

@@ -13,6 +13,7 @@ from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.effect_values import effects_values
 from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.reuse import environment_values, other_environments
+from harness.analysis.trust_values import trust_values
 from harness.config.recipe_axes import is_recipe_axis
 from harness.config.recipes.proxy import REVISION
 from harness.storage import FullScaleRow
@@ -60,6 +61,7 @@ def results_values(results: StudyResults) -> dict[str, Any]:
             for result in results.claims
         ],
         "effects": None if results.effects is None else effects_values(results.effects),
+        "trust": None if results.trust is None else trust_values(results.trust),
         "full_scale": [_full_scale_values(row, results) for row in results.full_scale],
         "configurations": [
             configuration_values(configuration, results.metric)

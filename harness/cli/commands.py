@@ -16,6 +16,7 @@ COMMANDS = (
     "best",
     "import",
     "effects",
+    "trust",
     "presets",
     "dashboard",
     "schema",

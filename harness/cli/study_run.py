@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.formatting import plural, printable
-from harness.analysis.proposal_origin import has_uniform_draws
+from harness.analysis.proposal_origin import has_trust, has_uniform_draws
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.reuse import ReuseMode, study_environment
 from harness.analysis.study_reader import open_space, study_size
@@ -36,6 +36,7 @@ from harness.system.machine import available_cpus, has_gpu, workers_that_fit
 
 if TYPE_CHECKING:
     from harness.analysis.effects import EffectsResult
+    from harness.analysis.trust import TrustResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,12 +258,20 @@ def _to_the_end(driven: DrivenStudy, checked: CheckedStudy, view: EventView) -> 
     ruled_out = study_size(study, checked.space, trials).ruled_out
     claims = evaluate_claims(study, checked.space, driven.store, environment)
     effects = _effects(driven, checked) if has_uniform_draws(study) else None
+    trust = _trust(driven, checked) if has_trust(study) else None
     is_limited = study.search.budget is not None or study.search.plateau is not None  # the reason of the end may differ
     if has_summary(folder) and not is_limited:
-        return replace(results, rejected=ruled_out, claims=claims, effects=effects)
-    results = replace(study_results(study, driven.store, trials, ruled_out, claims, environment), effects=effects)
+        return replace(results, rejected=ruled_out, claims=claims, effects=effects, trust=trust)
+    results = study_results(study, driven.store, trials, ruled_out, claims, environment)
+    results = replace(results, effects=effects, trust=trust)
     write_summary(folder, results)
     return results
+
+
+def _trust(driven: DrivenStudy, checked: CheckedStudy) -> "TrustResult":
+    from harness.analysis.trust import study_trust
+
+    return study_trust(checked.file, checked.space, driven.store, driven.trials())
 
 
 def _effects(driven: DrivenStudy, checked: CheckedStudy) -> "EffectsResult | None":

@@ -19,6 +19,7 @@ from harness.report.configurations import FRONT_MARK, ConfigurationTables, forma
 from harness.report.console import indented
 from harness.report.effects import effects_view
 from harness.report.full_scale import full_scale_runs_view
+from harness.report.trust import answer_view
 from harness.system.atomic_write import atomic_write_text
 
 MAX_ROWS = 30
@@ -42,6 +43,7 @@ def results_view(results: StudyResults) -> RenderableType:
         parts += [Text("Best network", style="bold"), indented(configuration_line(results.best, results.metric))]
     parts += [*(indented(sentence) for sentence in conclusions(results)), Text(), *claims_view(results)]
     parts += effects_view(results.effects) if results.effects is not None else []
+    parts += answer_view(results.trust) if results.trust is not None else []
     parts += data_view(results.data)
     parts += [*full_scale_runs_view(results), *noise_view(results), Text(conditions_text(results), style="dim")]
     return Group(*parts)

@@ -43,6 +43,7 @@ from harness.search.events import (
     StudyStarted,
     TrialStarted,
 )
+from harness.search.first_rung import first_rung_of
 from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
 from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
@@ -104,6 +105,7 @@ class Driver:
             self._history,
             self._claim_monitor.configurations_needing_seeds,
             inputs.enqueued,
+            first_rung_of(inputs.study, inputs.space.data, inputs.folder.parent / "data"),
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]

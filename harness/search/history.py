@@ -54,7 +54,7 @@ class StudyHistory:
         self.used_seeds = seeds_taken(trials)
         for trial in trials:
             if "fingerprint" not in trial.user_attrs:
-                self.rejected += trial.state.is_finished()
+                self.rejected += trial.state.name == "PRUNED"
             elif trial.state.is_finished():
                 runs = len(trial.user_attrs["seeds"]) + ("screening" in trial.user_attrs)
                 given_up = max(1, len(trial.user_attrs.get("values", ())))

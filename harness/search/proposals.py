@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.configuration_result import trial_recipe, trial_spec
-from harness.analysis.proposal_origin import ENQUEUED_AS, ProposedBy
+from harness.analysis.proposal_origin import ENQUEUED_AS, FIRST_RUNG, ProposedBy
 from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
@@ -26,6 +26,7 @@ from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
 from harness.search.enqueue import Enqueued
 from harness.search.events import ClaimsEvaluated
+from harness.search.first_rung import FirstRung, Proposal
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.prior_draws import PriorDraws
 from harness.search.samplers import SCREENING_SEEDS
@@ -116,12 +117,14 @@ class Proposals:
         history: StudyHistory,
         more: Callable[[], list[Candidate]] = list,
         enqueued: Sequence[Enqueued] = (),
+        first_rung: FirstRung | None = None,
     ) -> None:
         self._study = study
         self._space = space
         self._trials = trials
         self._history = history
         self._more = more
+        self._first_rung = first_rung
         self._is_grid = study.search.sampler == "grid"
         self._space_filling = SpaceFilling(study, space)
         self._prior = PriorDraws(study, space)
@@ -165,11 +168,17 @@ class Proposals:
             self._is_scarce = take_census(self._space).is_scarce
 
     def requeue(self) -> None:
-        """Put every open trial back into Optuna's queue, with its parameters."""
+        """Put every open trial back into Optuna's queue, with its parameters.
+
+        Proposals of a first rung that was interrupted before it had chosen one are ended.
+        """
         from optuna.trial import TrialState
 
         for trial in self._trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            requeue_trial(self._trials, trial._trial_id)
+            if self._first_rung is not None and "fingerprint" not in trial.user_attrs:
+                self._trials.tell(trial.number, state=TrialState.FAIL)
+            else:
+                requeue_trial(self._trials, trial._trial_id)
 
     def runs_left(self, *, in_progress: int) -> int:
         """Number of runs of trials that may still be opened: exact for a grid without pruning, else an upper bound."""
@@ -253,6 +262,7 @@ class Proposals:
         if not self.has_next(in_progress=in_progress):
             return None
         while self._trials_left(in_progress) > 0:
+            is_proposed = False
             if self._parked > 0:
                 self._parked -= 1
             elif self._enqueued and (self._is_grid or not self._queue):
@@ -268,16 +278,41 @@ class Proposals:
             elif self._is_scarce and self._nearest_untried({}) is None:
                 self._is_exhausted = True
                 return None
+            else:
+                is_proposed = True
             with batched_writes(self._trials):
                 trial = self._trials.ask()
                 candidate = self._space.sample(suggest(trial))
                 if candidate.is_feasible:
                     self._in_vain = 0
+                    if self._first_rung is not None and is_proposed:
+                        return self._best_of_several(self._first_rung, (trial, candidate))
                     return self._opened(trial, candidate)
                 self._reject(trial, candidate)
             if self._is_scarce or self._in_vain >= MAX_REJECTED_IN_A_ROW:
                 self._replace(candidate)
         return None
+
+    def _best_of_several(self, rung: FirstRung, first: Proposal) -> OpenTrial:
+        """Ask for further proposals, and open the best of them by the score of the study's first rung.
+
+        Proposals that are not feasible are rejected as always; where they are many, the best of fewer is opened.
+        """
+        proposals = [first]
+        for _ in range(2 * rung.size):
+            if len(proposals) == rung.size:
+                break
+            trial = self._trials.ask()
+            candidate = self._space.sample(suggest(trial))
+            if candidate.is_feasible:
+                proposals.append((trial, candidate))
+            else:
+                self._reject(trial, candidate)
+        self._in_vain = 0
+        chosen, record = rung.choose(proposals, lambda name: name in self._history.finished | self._opened_here)
+        rung.end_others(self._trials, proposals, chosen)
+        chosen[0].set_user_attr(FIRST_RUNG, record)
+        return self._opened(*chosen, ProposedBy.FIRST_RUNG)
 
     def why_ended(self) -> str | None:
         """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither."""
@@ -331,14 +366,14 @@ class Proposals:
         self._space_filling.count(facts)
         self._prior.count(facts)
 
-    def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
+    def _opened(self, trial: "optuna.Trial", candidate: Candidate, by: ProposedBy = ProposedBy.SAMPLER) -> OpenTrial:
         """The open trial with its runs; a trial from the queue keeps its seeds."""
         spec, recipe = candidate.trained
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
         self._repeats += is_proposed and bool(self._history.used_seeds.get(candidate.fingerprint))
         facts: dict[str, Any] = trial.user_attrs
         if is_proposed:
-            facts = self._facts(candidate, ProposedBy.SAMPLER)
+            facts = self._facts(candidate, by)
             self._space_filling.count(facts)
             self._prior.count(facts)
         self._opened_here.add(candidate.fingerprint)

@@ -212,6 +212,15 @@ class Store(Database):
                 rows_by_id |= {run_id: self._row(by_id[run_id]) for run_id in ids if run_id in by_id}
         return rows_by_id
 
+    def complete_runs_of(self, networks: Iterable[str]) -> list[RunRow]:
+        """The complete runs of these networks, by their fingerprints, with any recipe, of any study, by time."""
+        complete: list[RunTable] = []
+        with self.session() as session:
+            for fingerprints in _batches(networks):
+                chosen = select(RunTable).where(RunTable.spec_fingerprint.in_(fingerprints))
+                complete += session.scalars(chosen.where(RunTable.state == RunState.COMPLETE))
+            return [self._row(row) for row in sorted(complete, key=lambda row: (row.created, row.id))]
+
     def epochs(self, run_id: str) -> list[Epoch]:
         """The learning curve of a run, by epoch."""
         return self.epochs_of_runs([run_id]).get(run_id, [])
