@@ -20,8 +20,6 @@ PROPOSED_BY = "proposed_by"
 """Attribute of a trial: a `ProposedBy`. Trials that train further seeds of known configurations have none."""
 PROPOSED_FROM = "proposed_from"
 """Attribute of a trial: the fingerprint of the space at that time. A draw from a smaller space is not one of this."""
-
-
 ENQUEUED_AS = "enqueued_as"
 """Attribute of a trial that the study file lists: its entry under `search.enqueue`, as text."""
 SCREENING = "screening"

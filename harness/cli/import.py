@@ -42,6 +42,7 @@ def run(args: Namespace) -> int:
                 if here.url == source.url:
                     rule = "`--from` must name another database than the one that is imported into"
                     raise StoreError(rule, value=source.location, remedy="Give the other one with `--results`.")
+                study_changes(file, here)
                 check_import(source, here, name)
         except NotFound as error:
             if error.place == source.location:

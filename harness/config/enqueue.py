@@ -92,7 +92,7 @@ def network_candidate(spec: NetworkSpec, recipe: ProxyRecipe | None, space: Spac
 
         try:
             candidate = space.sample(choose)
-            if candidate.spec == spec:
+            if candidate.spec is not None and candidate.spec.fingerprint() == spec.fingerprint():
                 return _feasible(candidate.params, space, named)
             reasons.append(_other_network(candidate, spec, named))
         except StudyError as error:

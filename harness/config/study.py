@@ -17,7 +17,7 @@ HALVING_FACTOR = 3
 MEDIAN_STARTUP_TRIALS = 3
 """Complete trials before which the pruner median discards nothing."""
 FIRST_RUNG_PROPOSALS = 4
-"""Proposals of which the best is trained, where a study file has `first_rung` and does not say of how many."""
+"""Proposals of which the best is trained, where a study file has `first_rung` and not their number."""
 RESERVED_NAMES = ("bench", "calibrations", "claims", "erf", "full_scale")
 """Folders in the results folder that belong to no study."""
 Pairing = Literal["seed", "none"]
@@ -160,6 +160,19 @@ class Search(StrictModel):
     first_rung_proposals: Annotated[int, Field(ge=2, le=100)] | None = None
     """Number of proposals of which `first_rung` chooses one; null for 4."""
 
+    budget: SearchBudget | None = None
+    """What the study trains at most, over all calls; when it is used up, the study ends, and a larger one continues
+    it."""
+    plateau: Annotated[float, Field(gt=0)] | None = None
+    """The search ends when a further trial is expected to gain less than this over the best so far, in units of the
+    objective; from 20 complete configurations on, for samplers other than grid."""
+
+    enqueue: list[
+        Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
+    ] = Field(default=[])
+    """Configurations that are tried first: presets (`replknet_nano`), choices (`{K: 13, shortcut: true}`, the base's on
+    all other axes), and `best of OTHER_STUDY` or `best 3 of OTHER_STUDY`, of the same database."""
+
     @property
     def draws_uniformly(self) -> bool:
         """Whether every trial is a uniform draw that is trained to the end, whatever its results and scores."""
@@ -173,18 +186,14 @@ class Search(StrictModel):
             raise ValueError("`first_rung_proposals` must be left out where `first_rung` names no score")
         return self
 
-    budget: SearchBudget | None = None
-    """What the study trains at most, over all calls; when it is used up, the study ends, and a larger one continues
-    it."""
-    plateau: Annotated[float, Field(gt=0)] | None = None
-    """The search ends when a further trial is expected to gain less than this over the best so far, in units of the
-    objective; from 20 complete configurations on, for samplers other than grid."""
-
-    enqueue: list[
-        Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
-    ] = Field(default=[])
-    """Configurations that are tried first: presets (`replknet_nano`), choices (`{K: 13, shortcut: true}`, the base's on
-    all other axes), and `best of OTHER_STUDY` or `best 3 of OTHER_STUDY`, of the same database."""
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        most = None if self.budget is None else self.budget.runs
+        if most is not None and most < self.seeds and self.sampler != "grid":
+            raise ValueError(
+                f"`budget.runs` must allow a configuration, which has {self.seeds} runs (`seeds`), but got {most}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_plateau(self) -> Self:

@@ -63,6 +63,7 @@ def score(name: ScoreName, inputs: ScoreInputs) -> float:
     yield_slot()
     device_free = inputs._replace(model=copy.deepcopy(inputs.model).cpu())
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
+        torch.manual_seed(0)  # for modules that draw in training, such as dropout
         return SCORE_FUNCTIONS[name](device_free)
 
 
@@ -127,7 +128,7 @@ def naswot(inputs: ScoreInputs) -> float:
         code = (units.detach().flatten(1) > 0).double()
         kernel.add_(code @ code.T + (1 - code) @ (1 - code).T)
 
-    with torch.no_grad(), _Listening(add):
+    with torch.no_grad(), _ActivationInputs(add):
         model(inputs.images)
     return float(torch.linalg.slogdet(kernel).logabsdet)
 
@@ -140,7 +141,7 @@ def receptive_field(inputs: ScoreInputs) -> float:
     """
     model = inputs.model.to("meta", torch.float32).eval()
     images = torch.empty(1, inputs.images.shape[1], FIELD_SIDE, FIELD_SIDE, device="meta")
-    with torch.no_grad(), _CountingField() as counting:
+    with torch.no_grad(), _FieldCounter() as counting:
         last = cast(HasFeatures, model).features(images)[-1]
     return float(max(counting.field_of(last).sides))
 
@@ -188,16 +189,16 @@ class _Linear(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Listening(TorchFunctionMode):
+class _ActivationInputs(TorchFunctionMode):
     """Within the `with` block, the input of every activation is passed to a function."""
 
-    def __init__(self, hear: Callable[[Tensor], None]) -> None:
+    def __init__(self, use: Callable[[Tensor], None]) -> None:
         super().__init__()
-        self._hear = hear
+        self._use = use
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in ACTIVATIONS:
-            self._hear(args[0])
+            self._use(args[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -208,7 +209,7 @@ class _Field(NamedTuple):
     steps: tuple[int, int] = (1, 1)
 
 
-class _CountingField(TorchFunctionMode):
+class _FieldCounter(TorchFunctionMode):
     """Within the `with` block, each result has the largest field of its arguments; a convolution enlarges it."""
 
     def field_of(self, tensor: Tensor) -> _Field:

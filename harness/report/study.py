@@ -54,6 +54,14 @@ def ended_view(results: StudyResults) -> list[RenderableType]:
     lines = [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}.")]
     if results.budget is not None and not results.is_out_of_budget:
         lines.append(Text(f"Of the budget, {results.budget.text} are used."))
+    numbers = {len(row.seeds) for row in results.complete}
+    if results.is_out_of_budget and len(numbers) > 1:
+        lines.append(
+            Text(
+                f"Configurations have {min(numbers)} to {max(numbers)} seeds: their means are not of the same seeds, "
+                "so the best one may have had the luckier ones."
+            )
+        )
     return [*lines, Text()] if lines else []
 
 

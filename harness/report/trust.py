@@ -211,15 +211,20 @@ def _score_parts(result: "TrustResult") -> Iterator[RenderableType]:
 
 
 def score_lines(result: "TrustResult") -> Iterator[str]:
-    """Which scores order configurations as their training does, and which are worth nothing."""
+    """Which scores order configurations as their training does, and which are not shown to do so."""
     by_name = {score.name: score.by_population.get(result.population) for score in result.scores}
     known = {name: one for name, one in by_name.items() if one is not None and one.interval is not None}
-    useful = [f"{name} {correlation_text(one)}" for name, one in known.items() if one.is_positive]
-    useless = [f"{name} {correlation_text(one)}" for name, one in known.items() if not one.is_positive]
+    texts = {name: f"{name} {correlation_text(one)}" for name, one in known.items()}
+    useful = [texts[name] for name, one in known.items() if one.is_positive]
+    opposite = [texts[name] for name, one in known.items() if one.is_negative]
+    unclear = [texts[name] for name in known if texts[name] not in (*useful, *opposite)]
+    of = "" if not known else f" ({_of_text(result.population, max(one.n for one in known.values()))})"
     if useful:
-        yield f"Scores that order configurations as their training does: {join_words(useful)}."
-    if useless:
-        yield (f"Worth nothing here, because the interval of tau contains 0 or lies below it: {join_words(useless)}.")
+        yield f"Scores that order configurations as their training does{of}: {join_words(useful)}."
+    if opposite:
+        yield f"Scores that order configurations the other way round{of}: {join_words(opposite)}."
+    if unclear:
+        yield f"Not shown to be worth anything here, because the interval of tau contains 0{of}: {join_words(unclear)}."
     if len(known) < len(by_name):
         few = [name for name in by_name if name not in known]
         yield f"Too few configurations for a statement, or equal scores: {join_words(few)}."
@@ -251,6 +256,8 @@ def note_lines(result: "TrustResult") -> Iterator[str]:
 
 
 def _selection_lines(result: "TrustResult") -> Iterator[str]:
+    from harness.analysis.statistics.rank_correlation import MOST_CONFIGURATIONS
+
     finished: Mapping[str, int] = {str(name): n for name, n in result.finished.items()}
     if "survivors" in finished:
         yield (
@@ -260,9 +267,13 @@ def _selection_lines(result: "TrustResult") -> Iterator[str]:
         )
     if "visited" in finished:
         yield (
-            f"Visited ({finished['visited']}): the sampler chose these by their results, so the numbers are those of "
-            "the region that it went to, and not of the space."
+            f"Visited ({finished['visited']}): the sampler chose these by their results, or they are the first part of "
+            "a grid, so the numbers are those of the region that was visited, and not of the space."
         )
+    if max(result.finished.values(), default=0) > MOST_CONFIGURATIONS:
+        yield f"Of each column, the first {MOST_CONFIGURATIONS} configurations count."
     if result.lost:
-        states = join_words(f"{n} {state}" for state, n in result.lost.items())
+        states = join_words(
+            f"{n} {'without all of its seeds' if state == 'complete' else state}" for state, n in result.lost.items()
+        )
         yield f"Space-filling configurations that ended without a final value are missing here: {states}."

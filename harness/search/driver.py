@@ -207,8 +207,9 @@ class Driver:
         if runs is None and self._why_at_plateau() is not None:
             return None
         if self._budget.is_limited and not self._affords(runs):
-            self._is_out_of_budget = True
-        return None if self._is_out_of_budget else self._proposals.open(in_progress=in_progress)
+            self._is_out_of_budget = not self._open  # open trials may use less than what is reserved for them
+            return None
+        return self._proposals.open(in_progress=in_progress)
 
     def _why_at_plateau(self) -> str | None:
         """Why the search ends by `search.plateau`, from the finished trials; None if it does not."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.configuration_result import trial_recipe, trial_spec
+from harness.analysis.formatting import plural
 from harness.analysis.proposal_origin import ENQUEUED_AS, FIRST_RUNG, ProposedBy
 from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
 from harness.analysis.reuse import ReuseRule
@@ -315,7 +316,13 @@ class Proposals:
         return self._opened(*chosen, ProposedBy.FIRST_RUNG)
 
     def why_ended(self) -> str | None:
-        """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither."""
+        """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither.
+
+        Also how many enqueued configurations were not tried, because all trials are used.
+        """
+        if self._enqueued and not self._is_grid and self._trials_left(0) == 0:
+            left = plural(len(self._enqueued), "configuration")
+            return f"{left} of `search.enqueue` not tried, since all {self._study.search.trials} `trials` are used"
         if self._space_filling.is_exhausted:
             return f"{MAX_DRAWS:,} uniform draws had no network within rules and budgets, so no trial was drawn so"
         if self._prior.is_exhausted:

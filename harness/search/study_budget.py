@@ -85,7 +85,6 @@ class BudgetKeeper:
     def costs_of(self, runs: Iterable[Run]) -> list[RunCost]:
         """The costs of the runs that are not settled in the store."""
         runs = list(runs)
-        runs = list(runs)
         rows = self.store.runs(run.id for run in runs)
         return [
             self._cost(run, rows.get(run.id)) for run in runs if run.id not in rows or rows[run.id].state not in SETTLED

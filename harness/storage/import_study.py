@@ -2,9 +2,11 @@
 
 Runs keep their ids, which follow from their content, so that the study is continued here, and other studies reuse what
 it trained. A run that both databases have must have the same content, except that one that is not settled may be
-continued by the other. A study that is here already must contain the trials of the other one. All checks come before
+continued by the other. A study that is here already must be the same one, or one of the two must be an addition to the
+other (`config.study_growth`), and it must contain the trials of the other one. All checks come before
 the one transaction in which everything is written, so that nothing is written if anything is refused, and a second
-import changes nothing. Trainings at full scale are not copied.
+import changes nothing. Trainings at full scale are not copied. What other studies there trained of its runs is recorded
+under a name that no study has, so that it is not taken for the work of a study of that name here.
 
 This module imports Optuna; it is imported inside functions.
 """
@@ -43,6 +45,12 @@ TRIAL_TABLES = (
 )
 MAX_NAMED = 3
 """Maximum number of runs that an error names."""
+ELSEWHERE = " (of another database)"
+"""Appended to the name of another study whose attempts are copied; no study has such a name."""
+IDENTIFYING = ("fingerprint", "seeds", "proposed_by", "proposed_from", "enqueued_as")
+"""User attributes of a trial that must be equal in both databases, besides its state, choices and values."""
+
+OTHER_NAME = "Give the file another name under `study:` in one of them, or import into another results folder."
 
 Row = dict[str, Any]
 
@@ -178,10 +186,13 @@ def _read_runs(connection: Connection, run_ids: Iterable[str]) -> dict[str, _Run
 
 
 def _events_of(connection: Connection, runs: Mapping[str, _RunRows], study: str) -> Iterator[Row]:
-    """Notes on the data of runs, and their attempts, that other studies recorded."""
+    """Notes on the data of runs, and their attempts, that other studies recorded; attempts under names of their own."""
     for ids in _batches(runs):
         kinds = EVENTS.c.kind.in_((DATA_EVENT, ATTEMPT_EVENT))
-        yield from _rows(connection, EVENTS, kinds & EVENTS.c.run_id.in_(ids) & (EVENTS.c.study != study))
+        for event in _rows(connection, EVENTS, kinds & EVENTS.c.run_id.in_(ids) & (EVENTS.c.study != study)):
+            if event["kind"] == ATTEMPT_EVENT:
+                event["study"] = f"{event['study'].removesuffix(ELSEWHERE)}{ELSEWHERE}"
+            yield event
 
 
 def _ended_attempt(message: str, epochs: int, run: _RunRows | None) -> str:
@@ -239,12 +250,14 @@ def _is_ahead(run: _RunRows, other: _RunRows) -> bool:
 
 
 def _is_new(connection: Connection, theirs: _StudyRows, study: str, target: Store) -> bool:
-    """Whether the target lacks the study. Raises `StoreError` if it has other trials of it."""
+    """Whether the target lacks the study. Raises `StoreError` if it has another one, or other trials of it."""
+    file = _one(connection, STUDIES, STUDIES.c.name == study)
     ours = _read_optuna(connection, study) if inspect(connection).has_table("trials") else None
-    if ours is None:
-        if _one(connection, STUDIES, STUDIES.c.name == study) is None:
-            return True
-    else:
+    if ours is None and file is None:
+        return True
+    if file is not None:
+        _require_same_study(file, theirs.file, study, target)
+    if ours is not None:
         mine, other = _finished(ours), _finished(theirs.optuna)
         if all(mine.get(number) == trial for number, trial in other.items()):
             return False
@@ -252,13 +265,30 @@ def _is_new(connection: Connection, theirs: _StudyRows, study: str, target: Stor
         "a study that this database has already must contain the trials of the imported one",
         value=f"another study `{study}`",
         place=target.location,
-        remedy="Give the file another name under `study:` in one of them, or import into another results folder.",
+        remedy=OTHER_NAME,
     )
 
 
+def _require_same_study(ours: Row, theirs: Row, study: str, target: Store) -> None:
+    """Raise `StoreError` if neither of two resolved study files is the other one with additions."""
+    from harness.config.study_growth import compare_studies
+
+    refused = compare_studies(theirs["resolved"], ours["resolved"]).refused
+    if refused and compare_studies(ours["resolved"], theirs["resolved"]).refused:
+        raise StoreError(
+            "a study that this database has already must be the imported one",
+            value=f"another study `{study}`, which differs in {', '.join(refused[:MAX_NAMED])}",
+            place=target.location,
+            remedy=OTHER_NAME,
+        )
+
+
 def _finished(optuna: Mapping[str, list[Row]]) -> dict[int, str]:
-    """The finished trials by number: state, parameters and values, as text."""
+    """The finished trials by number: state, parameters, values and `IDENTIFYING` attributes, as text."""
     of_trial: dict[int, list[Any]] = {}
+    for row in optuna["trial_user_attributes"]:
+        if row["key"] in IDENTIFYING:
+            of_trial.setdefault(row["trial_id"], []).append(("attribute", row["key"], row["value_json"]))
     for name in ("trial_params", "trial_values"):
         for row in optuna[name]:
             key = "param_name" if name == "trial_params" else "objective"

@@ -159,7 +159,7 @@ def test_a_few_configurations_allow_no_statement(tmp_path: Path) -> None:
         assert rung.by_population[SPACE_FILLING].correlation.interval is None
     lines = list(score_lines(result))
     assert any("Too few configurations for a statement" in line for line in lines)
-    assert not any("Worth nothing" in line or "order configurations" in line for line in lines)
+    assert not any("Not shown" in line or "order configurations" in line for line in lines)
 
 
 def test_scores_are_worth_what_their_intervals_say(finished_search: Played) -> None:
@@ -170,9 +170,14 @@ def test_scores_are_worth_what_their_intervals_say(finished_search: Played) -> N
     assert scores["synflow_log10"].is_positive
     assert not scores["grad_norm"].is_positive and not scores["naswot_logdet"].is_positive
     assert scores["naswot_logdet"].interval is not None and scores["naswot_logdet"].interval[1] < 0
-    useful, useless = (next(line for line in score_lines(result) if word in line) for word in ("Scores", "nothing"))
-    assert "synflow_log10" in useful and "naswot_logdet" in useless and "grad_norm" in useless
-    assert all(line in " ".join(answer_lines(result)) for line in (useful, useless))
+    useful, opposite, unclear = (
+        next(line for line in score_lines(result) if words in line)
+        for words in ("as their training does", "the other way round", "Not shown to be worth anything")
+    )
+    assert "synflow_log10" in useful and "naswot_logdet" in opposite and "grad_norm" in unclear
+    n = result.finished[SPACE_FILLING]
+    assert all(f"(n = {n} space-filling)" in line for line in (useful, opposite, unclear))
+    assert all(line in " ".join(answer_lines(result)) for line in (useful, opposite, unclear))
 
 
 def test_for_an_objective_to_minimize_a_good_score_is_positive_too(tmp_path: Path) -> None:
@@ -255,7 +260,13 @@ def test_the_command_prints_the_page_and_json(finished_search: Played) -> None:
     shown = called("trust", "study.yaml", cwd=folder)
     assert shown.returncode == 0, shown.stderr
     flat = " ".join(shown.stdout.split())
-    for words in ("may its proxy be trusted?", "the ceiling", "survivors alone", "Coin tosses", "Worth nothing here"):
+    for words in (
+        "may its proxy be trusted?",
+        "the ceiling",
+        "survivors alone",
+        "Coin tosses",
+        "Not shown to be worth",
+    ):
         assert words in flat
     values = json.loads(called("trust", "study.yaml", "--json", "--level", "0.1", cwd=folder).stdout)
     assert set(values) == {

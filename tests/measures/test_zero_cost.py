@@ -215,6 +215,15 @@ def test_a_score_is_deterministic_and_changes_nothing(name: ScoreName) -> None:
     assert all(parameter.device.type == "cpu" for parameter in model.parameters())
 
 
+def test_a_network_that_draws_in_training_has_one_score_whatever_the_random_state() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(256, 4))
+    scores = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        scores.append(score("grad_norm", inputs(model)))
+    assert scores[0] == scores[1]
+
+
 def test_images_are_those_of_the_training_balanced_over_the_classes(tmp_path: Path) -> None:
     dataset = load(with_(), tmp_path, 0)
     images, labels = score_images(dataset)

@@ -4,14 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-from tiny_studies import FOUR, Played, called, well, write_study
+from tiny_studies import FOUR, SCRIPTED, Played, called, well, write_study
 
 from harness.analysis.proposal_origin import ENQUEUED_AS, PROPOSED_BY, is_space_filling
 from harness.analysis.study_reader import open_space, open_study_reader
+from harness.config.enqueue import network_candidate
 from harness.config.study_file import load_study
 from harness.errors import StudyError
 from harness.executors.scripted import ScriptedExecutor
+from harness.models.spec.network import NetworkSpec
+from harness.search.enqueue import enqueued_configurations
+from harness.search.history import StudyHistory
+from harness.search.proposals import Proposals
+from harness.search.samplers import build_sampler
+from harness.search.trial import OpenTrial
 
 AXES: dict[str, Any] = {"K[0]": [3, 7, 13], "K[3]": [3, 7, 13], "shortcut": [True, False]}
 RANDOM: dict[str, Any] = {"sampler": "random", "trials": 6, "seeds": 1}
@@ -43,6 +51,101 @@ def test_listed_configurations_are_tried_first_and_are_no_uniform_draws(tmp_path
     grown = drive(Played(tmp_path, axes=AXES, when={}, search=RANDOM | {"trials": 8, "enqueue": more}))
     if more[2] not in [trial.params for trial in trials]:
         assert grown[6].params == more[2] and grown[6].user_attrs[PROPOSED_BY] == "enqueued"
+
+
+class InMemory:
+    """A search in memory: its trials are opened one after another, and each ends with the value 1."""
+
+    def __init__(self, folder: Path, **keys: Any) -> None:
+        self.file = load_study(write_study(folder, SCRIPTED, **({"when": {}} | keys)))
+        self.space = open_space(self.file)
+        sampler = build_sampler(self.file.study.search, self.space, 0)
+        self.trials = optuna.create_study(direction="maximize", sampler=sampler)
+        history = StudyHistory()
+        enqueued = enqueued_configurations(self.file, self.space, None)
+        self.proposals = Proposals(self.file.study, self.space, self.trials, history, enqueued=enqueued)
+        self.opened: list[OpenTrial] = []
+        while (opened := self.proposals.open(in_progress=0)) is not None:
+            self.opened.append(opened)
+            history.end(self.trials.tell(opened.trial, 1.0))
+
+    @property
+    def origins(self) -> list[str]:
+        return [trial.user_attrs[PROPOSED_BY] for trial in self.trials.trials]
+
+
+MIXED: dict[str, Any] = {
+    "base": {"B": 1, "C": 8, "K": 3, "shortcut": [True, True, True, False]},
+    "axes": {
+        "K[0]": [3, 7, 13],
+        "shortcut[3]": [True, False],
+        "kernel[0]": ["plain", "stripes"],
+        "ffn_ratio": [[4, 4, 2, 2], 4, 2],
+        "recipe.optimizer.lr": [0.001, 0.004],
+        "recipe.epochs": [2, 4],
+    },
+}
+
+
+def test_fields_of_the_base_stages_and_keys_of_the_recipe_can_be_listed(tmp_path: Path) -> None:
+    """What an entry leaves out has the value of the base and of the proxy."""
+    entries: list[Any] = [
+        {"K[0]": 13, "kernel[0]": "stripes", "recipe.optimizer.lr": 0.001, "ffn_ratio": [2, 2, 2, 2]},
+        {"shortcut[3]": True, "ffn_ratio": [4, 4, 2, 2], "recipe.epochs": 2},
+    ]
+    proxy = SCRIPTED["proxy"] | {"optimizer": {"lr": 0.004}}
+    search = {"sampler": "random", "trials": 4, "seeds": 1, "enqueue": entries}
+    study = InMemory(tmp_path, **MIXED, proxy=proxy, search=search)
+    first, second = study.opened[:2]
+    assert study.origins == ["enqueued"] * 2 + ["sampler"] * 2
+    assert (first.spec.K[0], first.spec.at("kernel", 0), first.spec.at("kernel", 1)) == (13, "stripes", "plain")
+    assert first.spec.by_stage("shortcut") == (True, True, True, False) and first.spec.ffn_ratio == 2
+    recipes = [opened.runs[0].recipe for opened in (first, second)]
+    assert [(recipe.optimizer.lr, recipe.epochs) for recipe in recipes] == [(0.001, 4), (0.004, 2)]
+    assert second.spec.K[0] == 3 and second.spec.shortcut is True
+    assert second.spec.by_stage("ffn_ratio") == (4, 4, 2, 2)
+
+
+def test_a_network_is_found_in_whichever_way_it_is_written(tmp_path: Path) -> None:
+    """One stage of an axis, a list of equal values, and a field in which no stage is used."""
+    proxy = SCRIPTED["proxy"] | {"optimizer": {"lr": 0.004}}
+    space = InMemory(tmp_path, **MIXED, proxy=proxy, search={"sampler": "random", "trials": 1, "seeds": 1}).space
+    network = {"B": 1, "C": 8, "K": [7, 3, 3, 3], "ffn_ratio": [4, 4, 4, 4], "shortcut": [True, True, True, True]}
+    candidate = network_candidate(NetworkSpec.from_mapping(network), space.recipe, space, "it")
+    assert candidate.params["ffn_ratio"] == 4 and candidate.params["shortcut[3]"] is True
+    other = NetworkSpec.from_mapping(network | {"shortcut": [False, True, True, True]})
+    with pytest.raises(StudyError, match="has `shortcut: "):
+        network_candidate(other, space.recipe, space, "it")
+
+
+def test_listed_configurations_are_no_part_of_the_share_of_the_prior(tmp_path: Path) -> None:
+    axes = {"K[0]": {"values": [3, 7, 13], "prior": [1, 2, 3]}, "K[3]": [3, 7, 13], "shortcut": [True, False]}
+    entries = [{"K[0]": k, "K[3]": 3} for k in (3, 7, 13)]
+    search = {"sampler": "tpe", "trials": 9, "seeds": 1}
+    listed = InMemory(tmp_path, axes=axes, search=search | {"enqueue": entries})
+    plain = InMemory(tmp_path, axes=axes, search=search)
+    assert listed.origins == ["enqueued"] * 3 + plain.origins[:6]
+    assert plain.origins[:2] == ["prior", "sampler"]
+
+
+def test_listed_configurations_are_not_chosen_by_a_score(tmp_path: Path) -> None:
+    search = {"sampler": "tpe", "trials": 3, "seeds": 1, "enqueue": [{"K[0]": 3, "K[3]": 3, "shortcut": False}]}
+    study = InMemory(tmp_path, axes=AXES, search=search | {"first_rung": "receptive_field"})
+    assert [opened.trial.user_attrs[PROPOSED_BY] for opened in study.opened] == ["enqueued", "first_rung", "first_rung"]
+    assert "first_rung" not in study.opened[0].trial.user_attrs
+
+
+def test_listed_configurations_that_no_trial_is_left_for_are_counted(tmp_path: Path) -> None:
+    entries = [{"K[0]": k, "K[3]": 3} for k in (3, 7, 13)]
+    study = InMemory(tmp_path, axes=AXES, search=RANDOM | {"trials": 1, "enqueue": entries})
+    assert study.origins == ["enqueued"]
+    assert study.proposals.why_ended() == (
+        "2 configurations of `search.enqueue` not tried, since all 1 `trials` are used"
+    )
+    planned = called("run", study.file.path, "--dry-run", cwd=tmp_path)
+    text = " ".join(planned.stdout.split())
+    assert planned.returncode == 0 and "tried first: K[0]=3, K[3]=3 (K[0]=3 K[3]=3 shortcut=true)" in text
+    assert "2 configurations of `search.enqueue` will not be tried, since `search.trials` is 1" in text
 
 
 def test_in_a_grid_listed_cells_come_first_and_all_are_trained_once(tmp_path: Path) -> None:

@@ -8,12 +8,29 @@ from typing import Any
 
 import pytest
 from rich.console import Group
-from tiny_studies import EPOCHS, FOUR, Played, called, epoch, noisy, quality, started, text_of, well, write_study
+from tiny_studies import (
+    EPOCHS,
+    FOUR,
+    RAY,
+    TINY,
+    Played,
+    called,
+    epoch,
+    harness,
+    noisy,
+    quality,
+    started,
+    text_of,
+    well,
+    write_study,
+)
 
 from harness.analysis.claims import evaluate_claims
+from harness.analysis.effect_observations import read_configurations
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.study_budget import read_spending
 from harness.analysis.study_reader import open_space, open_study_reader
+from harness.config.expressions import Formula
 from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import identity, study_values
 from harness.errors import StudyError
@@ -71,7 +88,13 @@ def test_a_grid_ends_with_the_seeds_that_the_budget_allowed_and_a_larger_one_con
     assert results.is_out_of_budget and results.ended == study.reason
     assert {row.spec.K[0]: row.seeds for row in results.complete} == {3: (0, 1), 7: (0, 1), 13: (0,), 31: (0,)}
     assert results.best is not None and results.best.spec.K[0] == 31
-    assert f"The search ended: {study.reason}." in text_of(results_view(results), width=400)
+    text = text_of(results_view(results), width=400)
+    assert f"The search ended: {study.reason}." in text and "Configurations have 1 to 2 seeds" in text
+    with open_study_reader(study.played.path, study.played.workspace) as reader:
+        formula = Formula("top1")
+        observed = read_configurations(reader.file.study, reader.space(), reader.store, reader.trials, formula)
+    of_first_seed = {row.trials[0]: row.values[0] for row in results.complete}
+    assert {one.trial: one.value for one in observed} == of_first_seed, "the seed that all of them have"
     assert study.run({"runs": 6}) == [] and not any(isinstance(event, TrialStarted) for event in study.events)
     assert sorted(study.run({"runs": 20})) == sorted([(3, 2), (7, 2), (13, 1), (13, 2), (31, 1), (31, 2)])
     assert study.reason is None
@@ -113,6 +136,35 @@ def test_a_search_opens_only_configurations_that_the_budget_allows_with_all_seed
     assert again == []
     study.run({"runs": 12})
     assert 11 <= study.used()[0] <= 12  # a configuration that is proposed again gets one run, and leaves one over
+
+
+def test_what_an_open_trial_leaves_of_its_share_is_used(tmp_path: Path) -> None:
+    """Two workers; the budget is for the second trial only because the first one ends after its screening run."""
+    good = {"search": {"sampler": "random", "trials": 4, "seeds": 3, "pruner": "median"}}
+
+    def failing(_: Job) -> Iterator[Record]:
+        yield started()
+        yield epoch(1, 1.0)
+        yield Ended(RunState.DIVERGED, wall_s=1.0, cause="the training loss is nan")
+
+    study = Budgeted(tmp_path, **WIDE, **good)
+    study.run({"runs": 5}, failing, slots=2)
+    ended = [row for row in study.answer().rows if row.state not in ("waiting", "running")]
+    assert len(ended) == 2 and study.used()[0] == 2 and study.reason is not None and "2 of 5 runs" in study.reason
+
+
+@pytest.mark.long
+def test_a_budget_is_kept_by_workers_of_ray_and_a_larger_one_continues(tmp_path: Path) -> None:
+    path = write_study(tmp_path, TINY, search={"seeds": 2, "budget": {"runs": 3}})
+    ran = harness("run", "study.yaml", "--workers", "2", cwd=tmp_path, **RAY)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "`search.budget` does not allow the next run: 3 of 3 runs, 6 epochs" in " ".join(ran.stdout.split())
+    write_study(tmp_path, TINY, search={"seeds": 2, "budget": {"epochs": 8}})
+    again = harness("run", "study.yaml", "--workers", "2", cwd=tmp_path, **RAY)
+    assert again.returncode == 0 and "The search ended" not in again.stdout, again.stdout + again.stderr
+    values = json.loads(called("status", path, "--json", cwd=tmp_path).stdout)
+    assert values["budget"]["used"]["runs"] == 4 and values["budget"]["used"]["epochs"] == 8
+    assert values["is_finished"] and values["budget"]["used"]["hours"] > 0
 
 
 @pytest.mark.long
@@ -280,6 +332,7 @@ def test_budget_and_plateau_are_no_part_of_a_studys_identity(tmp_path: Path) -> 
         (TPE | {"seeds": 1, "plateau": 1}, "`search.plateau` needs `seeds: 2` or more"),
         (TPE | {"trials": 20, "plateau": 1}, "`search.plateau` needs more than 20 `trials`"),
         (TPE | {"plateau": -1}, "`search.plateau` must be above 0"),
+        (TPE | {"budget": {"runs": 1}}, "`search.budget.runs` must allow a configuration, which has 2 runs"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, search: dict[str, Any], message: str) -> None:

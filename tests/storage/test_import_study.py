@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, select, text
+from sqlalchemy import inspect, select, text, update
 from tiny_studies import FOUR, Played, called, gains, well
 
+from harness.analysis.effect_observations import drawn_trials
 from harness.analysis.results import study_results
 from harness.analysis.study_budget import read_spending
 from harness.analysis.study_reader import open_study_reader
@@ -139,6 +140,49 @@ def test_another_study_of_the_same_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="must contain the trials of the imported one"):
         copy(there.workspace.database, here)
     assert everything(here.workspace.database) == before
+
+
+def test_a_study_of_the_same_name_that_asks_another_question_is_refused_before_it_has_trials(tmp_path: Path) -> None:
+    there, here = played_in(tmp_path / "there"), played_in(tmp_path / "here", proxy={"epochs": 3})
+    drive(here)
+    assert drive(there, until=1) == [3]
+    with pytest.raises(StoreError, match="must be the imported one") as refused:
+        copy(there.workspace.database, here)
+    assert "proxy.epochs" in str(refused.value)
+    result = called("import", here.path, "--from", there.workspace.results, cwd=tmp_path / "here")
+    assert result.returncode == 2 and "must keep what it was started as" in result.stderr
+
+
+def test_who_proposed_a_trial_is_copied_and_compared(tmp_path: Path) -> None:
+    search = {"sampler": "random", "trials": 3, "seeds": 1}
+    listed = played_in(tmp_path / "there", search=search | {"enqueue": [{"K": 13}]})
+    drive(listed)
+    here = played_in(tmp_path / "here", search=search)
+    copy(listed.workspace.database, here)
+    with open_study_reader(here.path, here.workspace) as reader:
+        origins = [trial.user_attrs["proposed_by"] for trial in reader.trials]
+        drawn = drawn_trials(reader.file.study, reader.space(), reader.store, reader.trials)
+    assert origins == ["enqueued", "sampler", "sampler"] and drawn == {1, 2}
+    attributes = TABLES["trial_user_attributes"]
+    with Store.open(here.workspace.database) as store, store.session() as session:
+        key = attributes.c.key == "proposed_by"
+        session.execute(update(attributes).where(key).values(value_json='"sampler"'))
+    with pytest.raises(StoreError, match="must contain the trials of the imported one"):
+        copy(listed.workspace.database, here)
+
+
+def test_what_another_study_trained_there_is_not_what_a_study_of_its_name_trained_here(tmp_path: Path) -> None:
+    axes = {"K": [[3] * 4, [7] * 4]}
+    drive(played_in(tmp_path / "there", study="other", axes=axes))
+    there = played_in(tmp_path / "there")
+    drive(there)
+    here = played_in(tmp_path / "here")
+    copy(there.workspace.database, here)
+    same_name = played_in(tmp_path / "here", study="other", axes=axes)
+    assert drive(same_name) == []
+    with Store.open(here.workspace.database) as ours, Store.open(there.workspace.database) as theirs:
+        assert read_spending("other", theirs).runs == 4 and read_spending("other", ours).runs == 0
+        assert read_spending("question", ours) == read_spending("question", theirs)
 
 
 def test_a_study_that_is_not_there_or_is_driven_is_refused(tmp_path: Path) -> None:

@@ -45,8 +45,13 @@ class RankCorrelation(NamedTuple):
 
     @property
     def is_positive(self) -> bool:
-        """Whether the interval lies above 0: only then, one of the series tells something about the other."""
+        """Whether the interval lies above 0: only then, one of the series is shown to order as the other does."""
         return self.interval is not None and self.interval[0] > 0
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether the interval lies below 0: the series are shown to have opposite orders."""
+        return self.interval is not None and self.interval[1] < 0
 
 
 def rank_correlation(*series: Series) -> RankCorrelation:
