@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.analysis.formatting import format_milliseconds
 from harness.analysis.limits import Limit, RunValues, sampling_error
 from harness.analysis.objective import LATENCY, LATENCY_BOUND, objective_value, spread_of
+from harness.analysis.proposal_origin import ENQUEUED_AS
 from harness.analysis.reuse import without_other_times
 from harness.analysis.run_status import TrialStatus, configuration_status, trial_status
 from harness.config.recipe_axes import with_changes
@@ -184,6 +185,8 @@ class ConfigurationResult:
     """Latency of the merged network; the seeds of a configuration share one measurement."""
     wall_s: float | None
     """Mean training time of the complete runs of the environment whose times are shown."""
+    enqueued_as: str | None = None
+    """The entry of `search.enqueue` that lists it; None if the search proposed it."""
     missing: tuple[MissingSeed, ...] = ()
     """Seeds whose runs ended without a value."""
     is_on_front: bool = False
@@ -272,6 +275,7 @@ def configuration_result(
         params_count=cost.params,
         macs=cost.macs,
         latency=latency_result(run.measures for run in done),
+        enqueued_as=next((trial.user_attrs[ENQUEUED_AS] for trial in group if ENQUEUED_AS in trial.user_attrs), None),
         missing=missing if values else (),
         wall_s=statistics.fmean(walls_s) if walls_s else None,
     )

@@ -1,7 +1,8 @@
 """The configurations of a search as observations: choices, when and how each was chosen, and its value.
 
 The value of a configuration is the mean of the seeds that every configuration gets, so that no result decides how many
-it is the mean of; where a pruner has left none of these, of those that it has.
+it is the mean of; where a pruner has left none of these, of those that it has. A grid that ended by its budget may have
+given some configurations fewer seeds (`search.budget`): then those that all were given count.
 """
 
 import math
@@ -72,12 +73,12 @@ def read_configurations(
     links = store.trial_runs(study.study)
     runs = read_run_results(store, {run_id for ids in links.values() for run_id in ids})
     reference = time_reference([run.row for run in runs.values()], study_environment(study))
-    has_grown = any(event.kind == STUDY_GROWN and "axes." in event.message for event in store.events(study.study))
     weights = _grid_weights(study, space, trials)
-    fingerprint = space.fingerprint()
+    drawn = drawn_trials(study, space, store, trials)
+    seeds = _seeds_of_all(study, trials)
     configurations, done = [], []
     for name, group in trials_by_configuration(trials).items():
-        uniform = {trial.number: is_space_filling(trial, study, fingerprint, has_grown=has_grown) for trial in group}
+        uniform = {trial.number: trial.number in drawn for trial in group}
         uniform |= {group[0].number: True} if name in weights else {}
         screening = {trial.user_attrs.get("screening") for trial in group}
         ids = dict.fromkeys(run_id for trial in group for run_id in links.get(trial.number, ()) if run_id in runs)
@@ -91,13 +92,22 @@ def read_configurations(
                 draws=tuple(number for number, is_drawn in uniform.items() if is_drawn),
                 chosen=min((number for number, is_drawn in uniform.items() if not is_drawn), default=math.inf),
                 weight=weights.get(name, 1.0),
-                value=_value(of_group, study, formula),
+                value=_value(of_group, seeds, formula),
                 state=configuration_status([trial_status(trial) for trial in group]).state,
             )
         )
     tests = max(1, sum(map(bool, done)))
     limits = [configuration_limit(formula.names, values, tests=tests) for values in done]
     return [replace(one, limit=limit) for one, limit in zip(configurations, limits, strict=True)]
+
+
+def drawn_trials(study: Study, space: Space, store: Store, trials: Sequence["FrozenTrial"]) -> frozenset[int]:
+    """The numbers of the trials that are uniform draws from this space; cells of a whole grid are not among them."""
+    has_grown = any(event.kind == STUDY_GROWN and "axes." in event.message for event in store.events(study.study))
+    fingerprint = space.fingerprint()
+    return frozenset(
+        trial.number for trial in trials if is_space_filling(trial, study, fingerprint, has_grown=has_grown)
+    )
 
 
 def shared_seeds(study: Study) -> range:
@@ -135,13 +145,23 @@ def _params(trial: "FrozenTrial", study: Study, space: Space) -> dict[str, Value
     return space.sample_params(choose)
 
 
-def _value(runs: Sequence[RunResult], study: Study, formula: Formula) -> float | None:
+def _seeds_of_all(study: Study, trials: Sequence["FrozenTrial"]) -> list[int]:
+    """The seeds that every configuration gets, without those that a grid's budget left to some of them alone."""
+    given = [
+        {seed for trial in group for seed in trial.user_attrs.get("seeds", ())}
+        for group in trials_by_configuration(trials).values()
+    ]
+    shared = set(shared_seeds(study))
+    return sorted(shared.intersection(*given) or shared)
+
+
+def _value(runs: Sequence[RunResult], seeds: Sequence[int], formula: Formula) -> float | None:
     by_seed = {
         run.row.run.seed: value
         for run in runs
         if run.row.state == RunState.COMPLETE
         and (value := formula_value(formula, run.row.run, run.curve, run.measures)) is not None
     }
-    shared = [by_seed[seed] for seed in shared_seeds(study) if seed in by_seed]
+    shared = [by_seed[seed] for seed in seeds if seed in by_seed]
     values = shared or list(by_seed.values())
     return statistics.fmean(values) if values else None

@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.formatting import plural
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_times import RunTimeEstimator
+from harness.analysis.study_budget import BudgetStatus, Spending, budget_status
 from harness.config.axes import Value
 from harness.config.census import SpaceCensus, take_census
 from harness.config.claim_arms import arm_choices
@@ -85,6 +88,10 @@ class StudyPlan:
     """Estimated seconds of a run, over the rows of a sampler, or over what it has tried if there are none."""
     notes: tuple[str, ...] = ()
     """Notes on the changes of the study file, and on the number of feasible networks."""
+    budget: BudgetStatus | None = None
+    """The study's budget and what is used of it; None without one."""
+    budget_runs: int | None = None
+    """Number of further runs that the budget allows, at the estimated time of a run; None if it does not limit them."""
 
     @property
     def runs(self) -> int:
@@ -117,6 +124,22 @@ class StudyPlan:
         return sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times) / self.workers
 
 
+def _planned_budget(
+    study: Study, store: Store | None, rows: Sequence[PlannedConfiguration], mean_run_s: float | None
+) -> dict[str, Any]:
+    """The fields of a plan about the budget. A run has the mean cost of those that are left to train."""
+    limits = study.search.budget
+    if limits is None:
+        return {}
+    status = (budget_status(study, store) if store is not None else None) or BudgetStatus(limits, Spending())
+    left = [planned for planned in rows for _ in range(len(planned.seeds) - len(planned.stored_seeds))]
+    times = [planned.run_s for planned in left if planned.run_s is not None]
+    run_s = fmean(times) if times else mean_run_s
+    epochs = fmean([planned.candidate.trained[1].epochs for planned in left] or [study.proxy.epochs])
+    core_s = None if run_s is None else run_s * max(1, study.resources.cpus)
+    return {"budget": status, "budget_runs": status.runs_left(epochs, core_s)}
+
+
 def plan_study(
     study: Study,
     space: Space,
@@ -126,11 +149,13 @@ def plan_study(
     rule: ReuseRule | None = None,
     growth: StudyChanges | None = None,
     done: TrialsDone = TrialsDone(),
+    is_fresh: bool = False,
 ) -> StudyPlan:
     """Plan a study; `store` is None if there is no database yet, and `rule` decides which stored runs are reused.
 
     For a sampler, `done` is what it has tried, the runs are those that follow, and at most `MAX_SAMPLED` example
-    configurations are listed, so that any number is planned quickly.
+    configurations are listed, so that any number is planned quickly. With `is_fresh`, the study starts again, and
+    nothing of its budget is used.
     """
     rejected: Counter[str] = Counter()
     is_sample = study.search.sampler != "grid"
@@ -158,6 +183,7 @@ def plan_study(
         most = len(_untried(census, done)) if census.is_complete else census.size
         configurations = min(trials_left, most)
     for_claims = _for_claims(study, space, store)
+    mean_run_s = _mean_run_s(rows, census, seconds) if census is not None else None
     return StudyPlan(
         study=study.study,
         axes=(*space.axes, *space.derived),
@@ -175,7 +201,8 @@ def plan_study(
         configurations=configurations if is_sample else None,
         repeats=trials_left - configurations if census is not None and not census.is_scarce else 0,
         trials_done=done.trials,
-        mean_run_s=_mean_run_s(rows, census, seconds) if census is not None else None,
+        mean_run_s=mean_run_s,
+        **_planned_budget(study, None if is_fresh else store, rows, mean_run_s),
         runs_of_trials=sum(max(0, len(seeds) - n) for n in done.seeds.values())
         + sum(fates.get(run_id) == "train" for run_id in tried),
         notes=(

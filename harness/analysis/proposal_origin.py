@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harness.config.measures import ZERO_COST
 from harness.config.space import Space
-from harness.config.study import UNIFORM_SAMPLERS, Study
+from harness.config.study import Study
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -19,6 +20,15 @@ PROPOSED_BY = "proposed_by"
 """Attribute of a trial: a `ProposedBy`. Trials that train further seeds of known configurations have none."""
 PROPOSED_FROM = "proposed_from"
 """Attribute of a trial: the fingerprint of the space at that time. A draw from a smaller space is not one of this."""
+ENQUEUED_AS = "enqueued_as"
+"""Attribute of a trial that the study file lists: its entry under `search.enqueue`, as text."""
+SCREENING = "screening"
+"""Attribute of a trial: the seed of its screening run, by which a pruner decides."""
+PRUNING = (SCREENING, "judged_by_seeds")
+"""Attributes of trials that a pruner may end; the same as those of `storage.reopening`, which loads Optuna."""
+FIRST_RUNG = "first_rung"
+"""Attribute of a trial that was the best of several proposals by a score: the score's name, the trial's own score and
+those of the other proposals. Of a proposal that was not the best: the same, without scores of others."""
 
 
 class ProposedBy(StrEnum):
@@ -32,12 +42,26 @@ class ProposedBy(StrEnum):
     """A draw from the prior that the study file has for its axes, which no result influenced, either."""
     NEAREST = "nearest"
     """The untried network within rules and budgets that was nearest to a rejected proposal."""
+    ENQUEUED = "enqueued"
+    """The study file lists it under `search.enqueue`."""
+    FIRST_RUNG = "first_rung"
+    """The best of several proposals of the sampler by a score that is computed before any training."""
 
 
 def has_uniform_draws(study: Study) -> bool:
     """Whether some of a study's trials are drawn uniformly and trained to the end; all of a whole grid are so, too."""
-    search = study.search
-    return search.space_filling > 0 or (search.sampler in UNIFORM_SAMPLERS and search.pruner == "none")
+    return study.search.space_filling > 0 or study.search.draws_uniformly
+
+
+def has_trust(study: Study) -> bool:
+    """Whether a study decides by an early number, or records scores: only then its answer has a part on them."""
+    decides = study.search.pruner != "none" or study.search.first_rung is not None
+    return study.proxy.epochs > 0 and (decides or ZERO_COST in study.proxy.measures)
+
+
+def was_proposed(trial: "FrozenTrial") -> bool:
+    """Whether the search proposed a trial, and not the study file."""
+    return trial.user_attrs.get(PROPOSED_BY) != ProposedBy.ENQUEUED
 
 
 def is_space_filling(trial: "FrozenTrial", study: Study, space_fingerprint: str, *, has_grown: bool = False) -> bool:
@@ -46,8 +70,7 @@ def is_space_filling(trial: "FrozenTrial", study: Study, space_fingerprint: str,
     Trials of earlier versions have no attributes; of a uniform sampler they are draws, unless the space `has_grown`
     since, or they were enqueued.
     """
-    by, is_uniform = trial.user_attrs.get(PROPOSED_BY), study.search.sampler in UNIFORM_SAMPLERS
-    is_uniform = is_uniform and study.search.pruner == "none"
+    by, is_uniform = trial.user_attrs.get(PROPOSED_BY), study.search.draws_uniformly
     if by is None:
         is_proposed = "fingerprint" in trial.user_attrs and "fixed_params" not in trial.system_attrs
         return is_uniform and is_proposed and not has_grown

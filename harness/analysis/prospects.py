@@ -84,6 +84,18 @@ def arms_needing_seeds(study: Study, results: Sequence[ClaimResult], seeds_used:
     return []
 
 
+def claims_needing_seeds(study: Study, results: Sequence[ClaimResult]) -> frozenset[str]:
+    """The claims that get further seeds as long as the study may train: open ones with a prospect, or without pairs."""
+    prospects = claim_prospects(study, results)
+    return frozenset(
+        result.claim.name
+        for result in results
+        if result.is_open
+        and not result.is_used_up
+        and not (result.claim.name in prospects and prospects[result.claim.name].is_futile)
+    )
+
+
 def distances_to_verdicts(study: Study, results: Sequence[ClaimResult]) -> dict[str, str]:
     """How far each open claim is from a verdict, as text: its chance of one, and its interval and the bound."""
     prospects = claim_prospects(study, results)

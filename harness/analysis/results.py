@@ -21,13 +21,15 @@ from harness.analysis.configuration_result import (
 )
 from harness.analysis.formatting import json_safe
 from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
+from harness.analysis.prospects import claims_needing_seeds
 from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
 from harness.analysis.run_status import trials_by_configuration
+from harness.analysis.study_budget import BudgetStatus, budget_status
 from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import Study
 from harness.errors import NotFound
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
-from harness.storage.rows import SEARCH_ENDED, TRIAL_ENDED
+from harness.storage.rows import BUDGET_ENDED, REASONS_ENDED, TRIAL_ENDED
 from harness.training.environment import Environment
 from harness.training.run import RunState
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from harness.analysis.effects import EffectsResult
+    from harness.analysis.trust import TrustResult
 
 COUNT_TITLES = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
 TRAINING_SOURCES = "initial weights, order of the images and augmentation"
@@ -81,12 +84,20 @@ class StudyResults:
     search: Mapping[str, Any] = field(default_factory=dict)
     """The keys `search` of the study as it was run: sampler, with the digest of a plug-in, pruner, seeds, ..."""
     ended: str | None = None
-    """Reason why a sampler ended before it used all of its trials, or the number of its repeated proposals."""
+    """Reason why a search ended before everything was trained, or the number of a sampler's repeated proposals."""
+    is_out_of_budget: bool = False
+    """Whether the study ended because `search.budget` is used up."""
+    budget: BudgetStatus | None = None
+    """The study's budget, with what is used of it; None without one."""
+    open_by_budget: frozenset[str] = frozenset()
+    """Claims that would get further seeds if the budget were not used up."""
     resampling: tuple[tuple[str, bool], ...] = ()
     """How the runs' images were sampled, and whether they were generated; see `resampling_ways`."""
 
     effects: "EffectsResult | None" = None
     """What each axis is worth, at the end of a search with space-filling trials; see `harness.analysis.effects`."""
+    trust: "TrustResult | None" = None
+    """How far the proxy may be trusted, at the end of a search that prunes or scores; see `harness.analysis.trust`."""
 
     @property
     def limit(self) -> Limit | None:
@@ -166,6 +177,7 @@ def study_results(
     reference = time_reference(stored, environment)
     runs = {run_id: of_one_environment(run, reference) for run_id, run in read.items()}
     metric, direction = next(iter(study.objectives.items()))
+    ended = _why_ended(store, study.study)
     rows = [
         configuration_result(
             group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric
@@ -192,7 +204,10 @@ def study_results(
         origins=other_environments(stored, environment),
         time_notes=tuple(time_notes(stored, (run_id for run_id, run in runs.items() if run.lacks_times))),
         search=_search_values(study, store),
-        ended=_why_ended(store, study.study),
+        ended="; ".join(ended.values()) or None,
+        is_out_of_budget=BUDGET_ENDED in ended,
+        budget=budget_status(study, store),
+        open_by_budget=claims_needing_seeds(study, claims) if BUDGET_ENDED in ended else frozenset(),
         resampling=resampling_ways(row for row in stored if row.state == RunState.COMPLETE),
     )
 
@@ -206,13 +221,14 @@ def _search_values(study: Study, store: Store) -> dict[str, Any]:
     return {**study.search.model_dump(mode="json"), **stored}
 
 
-def _why_ended(store: Store, study: str) -> str | None:
-    """The reason for the end of the search that the driver stored, unless a trial has ended since."""
+def _why_ended(store: Store, study: str) -> dict[str, str]:
+    """The stored reasons for the end of the search, by kind of event; none if it was continued since."""
     events = store.events(study)
-    last = max((i for i, event in enumerate(events) if event.kind == SEARCH_ENDED), default=None)
-    if last is None or any(event.kind in TRIAL_ENDED for event in events[last:]):
-        return None
-    return events[last].message
+    last = max((event.id for event in events if event.kind in TRIAL_ENDED), default=0)
+    reasons = [event for event in events if event.kind in REASONS_ENDED and event.id > last]
+    if not reasons or store.last_attempt(study) > reasons[-1].id:
+        return {}
+    return {event.kind: event.message for event in reasons}
 
 
 def _data_lines(store: Store, runs: Mapping[str, RunResult]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.effect_values import effects_values
 from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.reuse import environment_values, other_environments
+from harness.analysis.trust_values import trust_values
 from harness.config.recipe_axes import is_recipe_axis
 from harness.config.recipes.proxy import REVISION
 from harness.storage import FullScaleRow
@@ -38,6 +39,9 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "limit": results.limit,
         "search": dict(results.search),
         "search_ended": results.ended,
+        "budget": None
+        if results.budget is None
+        else results.budget.values() | {"is_used_up": results.is_out_of_budget},
         "noise": noise_line(results.resampling),
         "resample": "+".join(dict.fromkeys(way for way, _ in results.resampling)) or None,
         "pareto_front": [configuration.trials[0] for configuration in results.front],
@@ -51,8 +55,13 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "recipe": _recipe(results),
         "finished": finished(results),
         "ruled_out": dict(results.rejected),
-        "claims": [claim_values(result, results.environment) for result in results.claims],
+        "claims": [
+            claim_values(result, results.environment)
+            | {"is_undecided_by_budget": result.claim.name in results.open_by_budget}
+            for result in results.claims
+        ],
         "effects": None if results.effects is None else effects_values(results.effects),
+        "trust": None if results.trust is None else trust_values(results.trust),
         "full_scale": [_full_scale_values(row, results) for row in results.full_scale],
         "configurations": [
             configuration_values(configuration, results.metric)
@@ -97,6 +106,7 @@ def configuration_values(configuration: ConfigurationResult, metric: str) -> dic
         "trials": list(configuration.trials),
         "choices": configuration.params,
         **({"derived": configuration.derived} if configuration.derived else {}),
+        **({"enqueued_as": configuration.enqueued_as} if configuration.enqueued_as else {}),
         "state": configuration.state,
         "reason": configuration.reason,
         "mean": configuration.mean,

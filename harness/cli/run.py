@@ -20,6 +20,7 @@ from harness.cli.arguments import (
 
 if TYPE_CHECKING:
     from harness.analysis.configuration_result import ConfigurationResult
+    from harness.analysis.plan import TrialsDone
     from harness.analysis.results import StudyResults
     from harness.cli.study_run import CheckedStudy
     from harness.config.study_file import StudyFile
@@ -93,17 +94,43 @@ def _dry_run(study: "CheckedStudy") -> int:
 
     options, keys = study.options, study.file.study
     workers = options.expected_workers(keys)
+    done = TrialsDone()
     try:
         with Store.open(options.workspace.database, read_only=True) as store:
             environment = study_environment(keys, is_cluster=options.is_cluster)
             rule = ReuseRule(keys, store, environment, options.reuse, options.is_cluster)
             growth = StudyChanges() if options.is_fresh else study_changes(study.file, store)
             has_trials = keys.search.sampler != "grid" and not options.is_fresh
-            done = trials_done(store, keys) if has_trials else TrialsDone()
-            planned = plan_study(keys, study.space, store, workers=workers, rule=rule, growth=growth, done=done)
+            done = trials_done(store, keys) if has_trials else done
+            planned = plan_study(
+                keys,
+                study.space,
+                store,
+                workers=workers,
+                rule=rule,
+                growth=growth,
+                done=done,
+                is_fresh=options.is_fresh,
+            )
     except NotFound:
         planned = plan_study(keys, study.space, None, workers=workers)
-    return print_view(plan_view(replace(planned, notes=(*study.file.notes, *planned.notes, *study.notes))))
+    notes = (*study.file.notes, *planned.notes, *_enqueued_notes(study, done), *study.notes)
+    return print_view(plan_view(replace(planned, notes=notes)))
+
+
+def _enqueued_notes(study: "CheckedStudy", done: "TrialsDone") -> list[str]:
+    """The configurations of `search.enqueue` that are tried next, and how many `search.trials` leaves out."""
+    from harness.analysis.formatting import format_params, plural
+
+    search = study.file.study.search
+    listed = [each for each in study.enqueued if each.candidate.fingerprint not in done.seeds]
+    most = len(listed) if search.trials is None else max(0, search.trials - done.trials)
+    first = [f"{each.named} ({format_params(each.candidate.params)})" for each in listed[:most]]
+    notes = [f"tried first: {'; '.join(first)}"] if first else []
+    if listed[most:]:
+        left = plural(len(listed[most:]), "configuration")
+        notes.append(f"{left} of `search.enqueue` will not be tried, since `search.trials` is {search.trials}")
+    return notes
 
 
 def _view(file: "StudyFile", *, is_quiet: bool) -> "EventView":

@@ -81,12 +81,12 @@ def _show_all(args: Namespace, reader: "StudyReader") -> int:
     from harness.report.configurations import ConfigurationTables
     from harness.report.console import indented
     from harness.report.full_scale import full_scale_runs_view
-    from harness.report.study import data_view, ended_view, heading, noise_view, reasons
+    from harness.report.study import data_view, ended_view, enqueued_view, heading, noise_view, reasons
 
     results = reader.results()
     if args.json:
         return print_json(results.to_dict())
-    parts = [heading(results), Text(), ConfigurationTables(results), Text()]
+    parts = [heading(results), Text(), ConfigurationTables(results), Text(), *enqueued_view(results)]
     parts += [*claims_view(results), *full_scale_runs_view(results), *ended_view(results), *data_view(results.data)]
     parts += [*reasons(results, most=None), *noise_view(results)]
     parts += [indented(note) for note in environment_notes(results)]

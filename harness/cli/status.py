@@ -51,5 +51,7 @@ def run(args: Namespace) -> int:
         return print_json(status_values(state))
     print_view(status_view(state))
     if not state.driver and not state.is_finished:
-        print_next([(command_line("run", args.file, study_options(args)), "resume the study")])
+        is_over = state.results.is_out_of_budget
+        purpose = "continue the study, after `search.budget` was raised" if is_over else "resume the study"
+        print_next([(command_line("run", args.file, study_options(args)), purpose)])
     return 0

@@ -3,7 +3,7 @@
 It is checked, trained by workers, and its results are written into its folder; nothing is printed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.formatting import plural, printable
-from harness.analysis.proposal_origin import has_uniform_draws
+from harness.analysis.proposal_origin import has_trust, has_uniform_draws
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.reuse import ReuseMode, study_environment
 from harness.analysis.study_reader import open_space, study_size
@@ -26,6 +26,7 @@ from harness.executors.base import Executor, ExecutorFactory, WorkerRequest
 from harness.executors.interrupt import Interrupt, InterruptibleExecutor
 from harness.report.event_log import LOGGER, EventFormatter, LoggingView
 from harness.report.study import write_summary
+from harness.search.enqueue import Enqueued, enqueued_configurations
 from harness.search.events import EventView, Progress, StudyEvent, TrialStarted
 from harness.search.session import DrivenStudy, check_data, check_sampler, open_for_driving, same_data, study_changes
 from harness.storage import Store
@@ -35,6 +36,7 @@ from harness.system.machine import available_cpus, has_gpu, workers_that_fit
 
 if TYPE_CHECKING:
     from harness.analysis.effects import EffectsResult
+    from harness.analysis.trust import TrustResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,8 @@ class CheckedStudy:
     notes: tuple[str, ...]
     """Notes on its images."""
     options: RunOptions
+    enqueued: Sequence[Enqueued] = ()
+    """The configurations that the file lists, which are tried first."""
 
     @property
     def folder(self) -> Path:
@@ -155,9 +159,8 @@ def check_study(file: StudyFile, options: RunOptions) -> CheckedStudy:
         device = "cuda" if study.resources.gpus and has_gpu() else "cpu"
         check_device(study, file.document, device=device)
     check_sampler(file, space)
-    if not options.is_fresh:
-        _require_growth(file, workspace, space.data)
-    return CheckedStudy(file, space, check_data(file, workspace.data_cache, space.data), options)
+    enqueued = _stored_checks(file, space, options)
+    return CheckedStudy(file, space, check_data(file, workspace.data_cache, space.data), options, enqueued)
 
 
 def train_study(checked: CheckedStudy, view: EventView, interrupt: Interrupt) -> StudyResults:
@@ -213,14 +216,19 @@ def _check_options(options: RunOptions) -> None:
         raise UserError(f"`reuse` must be one of {', '.join(get_args(ReuseMode))}", value=options.reuse)
 
 
-def _require_growth(file: StudyFile, workspace: Workspace, data: str | None) -> None:
-    """Raise `StudyError` if file or data (by its digest) have changed in a way that the stored study cannot adopt."""
+def _stored_checks(file: StudyFile, space: Space, options: RunOptions) -> list[Enqueued]:
+    """Raise `StudyError` if file or data have changed in a way that the stored study cannot adopt.
+
+    Returns the configurations that the file lists; those of other studies must be there.
+    """
     try:
-        with Store.open(workspace.database, read_only=True) as store:
-            study_changes(file, store)
-            same_data(file, store, workspace, data)
+        with Store.open(options.workspace.database, read_only=True) as store:
+            if not options.is_fresh:
+                study_changes(file, store)
+                same_data(file, store, options.workspace, space.data)
+            return enqueued_configurations(file, space, store)
     except NotFound:
-        return
+        return enqueued_configurations(file, space, None)
 
 
 def _start_workers(checked: CheckedStudy, runs: int, view: EventView) -> Executor:
@@ -250,11 +258,20 @@ def _to_the_end(driven: DrivenStudy, checked: CheckedStudy, view: EventView) -> 
     ruled_out = study_size(study, checked.space, trials).ruled_out
     claims = evaluate_claims(study, checked.space, driven.store, environment)
     effects = _effects(driven, checked) if has_uniform_draws(study) else None
-    if has_summary(folder):
-        return replace(results, rejected=ruled_out, claims=claims, effects=effects)
-    results = replace(study_results(study, driven.store, trials, ruled_out, claims, environment), effects=effects)
+    trust = _trust(driven, checked) if has_trust(study) else None
+    is_limited = study.search.budget is not None or study.search.plateau is not None  # the reason of the end may differ
+    if has_summary(folder) and not is_limited:
+        return replace(results, rejected=ruled_out, claims=claims, effects=effects, trust=trust)
+    results = study_results(study, driven.store, trials, ruled_out, claims, environment)
+    results = replace(results, effects=effects, trust=trust)
     write_summary(folder, results)
     return results
+
+
+def _trust(driven: DrivenStudy, checked: CheckedStudy) -> "TrustResult":
+    from harness.analysis.trust import study_trust
+
+    return study_trust(checked.file, checked.space, driven.store, driven.trials())
 
 
 def _effects(driven: DrivenStudy, checked: CheckedStudy) -> "EffectsResult | None":

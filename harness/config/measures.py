@@ -18,8 +18,27 @@ MEASURED_CALLS = 5
 PASSES = 3
 """Cost of a training step in forward passes: the backward pass costs twice the forward pass."""
 
-MeasureName = Literal["brier_score", "erf", "merge_error", "shape_bias", "throughput", "train_step"]
+MeasureName = Literal[
+    "brier_score",
+    "erf",
+    "merge_error",
+    "shape_bias",
+    "throughput",
+    "train_step",
+    "zero_cost",
+]
 """The keys of `MEASURES`, as a recipe's `measures` accepts them."""
+ZERO_COST: MeasureName = "zero_cost"
+ScoreName = Literal["synflow", "grad_norm", "naswot", "receptive_field"]
+"""The keys of `SCORES`, as `search.first_rung` accepts them."""
+SCORES: dict[ScoreName, str] = {
+    "synflow": "synflow_log10",
+    "grad_norm": "grad_norm",
+    "naswot": "naswot_logdet",
+    "receptive_field": "receptive_field_px",
+}
+"""The metrics of the measure `zero_cost`, by score; see `harness.measures.zero_cost.SCORE_FUNCTIONS`."""
+SCORE_METRICS = tuple(SCORES.values())
 CellFormat = Literal["mean", "percent", "largest_error", "most_bytes", "are_finite"]
 """How the values of a configuration's runs are written in a cell; see `harness.report.configurations`."""
 
@@ -111,6 +130,16 @@ MEASURES: dict[str, MeasureRow] = {
         columns=(MetricColumn("brier_score", "Brier\nscore", "mean"),),
         images=lambda recipe, val: val,  # noqa: ARG005
     ),
+    ZERO_COST: MeasureRow(
+        metrics=SCORE_METRICS,
+        columns=(
+            MetricColumn("synflow_log10", "synflow\nlog10", "mean"),
+            MetricColumn("grad_norm", "gradient\nnorm", "mean"),
+            MetricColumn("naswot_logdet", "NASWOT\nlog det", "mean"),
+            MetricColumn("receptive_field_px", "field\npx", "mean"),
+        ),
+        images=lambda recipe, val: 32 * (PASSES + 1) + 2 * PASSES,  # noqa: ARG005 (one image in float64)
+    ),
 }
 """The measures that a recipe can name, in the order of their columns; see `harness.measures.ON_DEMAND_MEASURES`."""
 
@@ -141,7 +170,10 @@ TRANSFER_METRICS = {
 ON_GPU = ("peak_gpu_memory_bytes", "throughput_images_per_s_batch128")
 ON_CPU = ("throughput_images_per_s_batch32",)
 OF_MACHINE = ("latency", "peak", "throughput", "train_step_disturbed")
-OF_NETWORK = ("ap", "box_ap", "brier", "cue", "erf", "iou", "merge_error", "miou", "shape", "train_step_gradients")
+OF_NETWORK = (
+    *("ap", "box_ap", "brier", "cue", "erf", "grad_norm", "iou", "merge_error", "miou", "naswot", "receptive_field"),
+    *("shape", "synflow", "train_step_gradients"),
+)
 """First words of metrics that describe the machine, and of those that do not; a class name may follow them."""
 MACHINE_UNITS = re.compile(r"(?:^|_)(?:ns|us|ms|s|min|h|bytes|[kmg]i?b|per_s|fps|hz|j|joules?|watts?|w)(?:_|$)")
 """Units of time, throughput, memory and energy in a metric's name, which classify every other metric."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from harness.config.recipes.proxy import ProxyRecipe, Transfer
-from harness.config.search_methods import SAMPLERS, WILCOXON_SEEDS
+from harness.config.search_methods import PLATEAU_TRIALS, SAMPLERS, WILCOXON_SEEDS
 from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import StudyError
 
@@ -30,8 +30,8 @@ def apply_quick_profile(document: Document) -> tuple[Document, tuple[str, ...]]:
     data = {key: value for key, value in document.data.items() if key != "quick"}
     data = merged(data, changes)
     notes = tuple(
-        f"the quick profile has `{dotted(at)}: {quoted(fitted, is_quoted=False)}` in place of "
-        f"{quoted(value, is_quoted=False)}, to fit `{dotted(changed_at)}: {quoted(changed)}`"
+        f"the quick profile has `{dotted(at)}: {'null' if fitted is None else quoted(fitted, is_quoted=False)}` in "
+        f"place of {quoted(value, is_quoted=False)}, to fit `{dotted(changed_at)}: {quoted(changed)}`"
         for at, value, fitted, changed_at, changed in fit_dependent_values(data, document.data, changes)
     )
     if isinstance(data.get("study"), str):
@@ -61,6 +61,11 @@ def _random_if_few(sampler: Any, trials: Any, _: Any) -> Any:
     return "random" if sampler in SAMPLERS and trials < SAMPLERS[sampler].least_trials else sampler
 
 
+def _none_below(least: int) -> Callable[[Any, Any, Any], Any]:
+    """No plateau rule with fewer seeds or trials than it needs."""
+    return lambda plateau, number, _: None if number < least else plateau
+
+
 class _DependentValue(NamedTuple):
     """A value that must be consistent with another one; `fitted` is (value, changed, changed before) -> value."""
 
@@ -81,6 +86,8 @@ DEPENDENT_VALUES = (
     _DependentValue(("search", "pruner"), "none", _EPOCHS, _RECIPE.epochs, _none_after_one),
     _DependentValue(("search", "pruner"), "none", ("search", "seeds"), None, _none_with_few_seeds),
     _DependentValue(("search", "sampler"), "grid", ("search", "trials"), None, _random_if_few),
+    _DependentValue(("search", "plateau"), None, ("search", "seeds"), None, _none_below(2)),
+    _DependentValue(("search", "plateau"), None, ("search", "trials"), None, _none_below(PLATEAU_TRIALS + 1)),
 )
 
 

@@ -30,6 +30,9 @@ PRIOR_TRIALS = {"random": math.inf, "tpe": 10.0}
 """By sampler that takes a prior: the number of trials after which that share decreases, as 1 / trials. For tpe it is
 the number of its random trials; random does not learn, so that there is nothing to replace the prior."""
 
+PLATEAU_TRIALS = 20
+"""Number of complete configurations from which on `search.plateau` may end a search."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplerTraits:

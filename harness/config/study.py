@@ -8,10 +8,16 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.config.calibrate import Calibrate
 from harness.config.effects import EffectEntry
+from harness.config.measures import ScoreName
 from harness.config.recipes.proxy import ProxyRecipe, StrictModel
+from harness.config.search_methods import PLATEAU_TRIALS
 
 HALVING_FACTOR = 3
 """One in three configurations of a rung is promoted (asynchronous successive halving, Li et al. 2020)."""
+MEDIAN_STARTUP_TRIALS = 3
+"""Complete trials before which the pruner median discards nothing."""
+FIRST_RUNG_PROPOSALS = 4
+"""Proposals of which the best is trained, where a study file has `first_rung` and not their number."""
 RESERVED_NAMES = ("bench", "calibrations", "claims", "erf", "full_scale")
 """Folders in the results folder that belong to no study."""
 Pairing = Literal["seed", "none"]
@@ -85,6 +91,26 @@ class Budgets(StrictModel):
     """Median milliseconds for one image, measured after the training on the device that trained."""
 
 
+class SearchBudget(StrictModel):
+    """What a study trains at most, over all calls of it; screening runs count, and runs taken from the store do not.
+
+    A run is started only if it is expected to stay within every limit; what has been started ends.
+    """
+
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Core-hours of training: the wall time of every run times its threads (`resources.cpus`)."""
+    runs: Annotated[int, Field(ge=1)] | None = None
+    """Number of runs that are trained."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Number of epochs that are trained; those before a run is resumed count once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hours is None and self.runs is None and self.epochs is None:
+            raise ValueError("must have a limit: `hours`, `runs` or `epochs`")
+        return self
+
+
 class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
 
@@ -127,6 +153,62 @@ class Search(StrictModel):
 
     They make the intervals of `harness effects` valid; 0.2 suits a search of 100 trials or more.
     """
+    first_rung: ScoreName | None = None
+    """A score that is computed before any training: of each `first_rung_proposals` networks that the sampler proposes,
+    only the best by this score is trained; null for none. Space-filling trials are never chosen so. Whether the score
+    is worth anything is shown by `harness trust`."""
+    first_rung_proposals: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Number of proposals of which `first_rung` chooses one; null for 4."""
+
+    budget: SearchBudget | None = None
+    """What the study trains at most, over all calls; when it is used up, the study ends, and a larger one continues
+    it."""
+    plateau: Annotated[float, Field(gt=0)] | None = None
+    """The search ends when a further trial is expected to gain less than this over the best so far, in units of the
+    objective; from 20 complete configurations on, for samplers other than grid."""
+
+    enqueue: list[
+        Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
+    ] = Field(default=[])
+    """Configurations that are tried first: presets (`replknet_nano`), choices (`{K: 13, shortcut: true}`, the base's on
+    all other axes), and `best of OTHER_STUDY` or `best 3 of OTHER_STUDY`, of the same database."""
+
+    @property
+    def draws_uniformly(self) -> bool:
+        """Whether every trial is a uniform draw that is trained to the end, whatever its results and scores."""
+        return self.sampler in UNIFORM_SAMPLERS and self.pruner == "none" and self.first_rung is None
+
+    @model_validator(mode="after")
+    def _check_first_rung(self) -> Self:
+        if self.first_rung is not None and self.sampler == "grid":
+            raise ValueError("`first_rung` must be left out for the sampler grid, which trains every configuration")
+        if self.first_rung is None and self.first_rung_proposals is not None:
+            raise ValueError("`first_rung_proposals` must be left out where `first_rung` names no score")
+        return self
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        most = None if self.budget is None else self.budget.runs
+        if most is not None and most < self.seeds and self.sampler != "grid":
+            raise ValueError(
+                f"`budget.runs` must allow a configuration, which has {self.seeds} runs (`seeds`), but got {most}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_plateau(self) -> Self:
+        if self.plateau is None:
+            return self
+        if self.sampler == "grid":
+            raise ValueError("`plateau` must be left out for the sampler grid, which trains every configuration")
+        if self.seeds < 2:
+            raise ValueError(f"`plateau` needs `seeds: 2` or more, which show the noise, but `seeds` is {self.seeds}")
+        if self.trials is not None and self.trials <= PLATEAU_TRIALS:
+            raise ValueError(
+                f"`plateau` needs more than {PLATEAU_TRIALS} `trials`, since it ends no search before, but got "
+                f"{self.trials}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_space_filling(self) -> Self:
@@ -134,7 +216,7 @@ class Search(StrictModel):
             return self
         if self.sampler == "grid":
             raise ValueError("`space_filling` must be left out for the sampler grid, which trains every configuration")
-        if self.sampler in UNIFORM_SAMPLERS and self.pruner == "none":
+        if self.draws_uniformly:
             raise ValueError(
                 f"`space_filling` must be left out for the sampler {self.sampler} without a pruner, whose trials all "
                 "are drawn uniformly and trained to the end"
@@ -305,3 +387,23 @@ def screening_epochs(name: str, epochs: int) -> int:
     while rung * HALVING_FACTOR <= latest:
         rung *= HALVING_FACTOR
     return rung
+
+
+def decision_epochs(pruner: str, epochs: int) -> tuple[int, ...]:
+    """The numbers of epochs of a screening run after which a pruner decides, without those before a study has begun."""
+    last = screening_epochs(pruner, epochs)
+    match pruner:
+        case "median":
+            return tuple(range(max(1, first_rung(epochs) - 1), last + 1))  # as Optuna's rule counts the warm-up
+        case "hyperband":
+            return _rungs(max(1, epochs // HALVING_FACTOR**2), last)
+        case _:
+            return _rungs(first_rung(epochs), last)
+
+
+def _rungs(first: int, last: int) -> tuple[int, ...]:
+    rungs = []
+    while first <= last:
+        rungs.append(first)
+        first *= HALVING_FACTOR
+    return tuple(rungs)

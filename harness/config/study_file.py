@@ -12,6 +12,7 @@ from harness.config.axes import BASE, Range
 from harness.config.calibrate import RecipeChange, listed_changes
 from harness.config.claim_arms import check_claims
 from harness.config.effects import check_effects
+from harness.config.enqueue import check_enqueue
 from harness.config.network_file import resolve, resolve_bases
 from harness.config.problems import FileErrors
 from harness.config.quick_profile import apply_quick_profile
@@ -114,6 +115,7 @@ def check_document(document: Document) -> StudyFile:
     if study and space:
         check_claims(study, space, problems)
         check_effects(study.effects, space, problems)
+        check_enqueue(study, space, problems)
     if study and is_whole:  # without the invalid keys, others might seem to request metrics that no run yields
         check_metrics(study, problems)
     if study and is_whole and space:

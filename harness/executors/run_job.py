@@ -16,7 +16,7 @@ from harness.config.measures import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load, require_same_digest
 from harness.errors import HarnessError, Stopped, TimedOut, cause_of
-from harness.measures import machine_measures_of, measures_of
+from harness.measures import initial_measures_of, machine_measures_of, measures_of
 from harness.measures.base import Measure, TrainedRun
 from harness.models.build import build
 from harness.system.device_slot import computing, computing_each
@@ -72,6 +72,8 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     dataset = load(run.recipe, job.data_cache, run.seed)
     require_same_digest(dataset.info, run.data, run.recipe)
     yield from _described(job, dataset)
+    untrained = TrainedRun(model, dataset, run.recipe, torch.device("cpu"), job.times)
+    yield from _measured(job, untrained, check, initial_measures_of(run.recipe))
     seed = run.training_seed
     epochs = fit(model, dataset, run.recipe, seed=seed, device=device, checkpoint=checkpoint, check=check)
     yield from computing_each(epochs, device)

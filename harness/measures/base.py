@@ -15,7 +15,10 @@ from harness.training.device import place_images, place_network
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """A network at the end of its run, with its data set and recipe; after 0 epochs, with its initial weights."""
+    """A network at the end of its run, with its data set and recipe.
+
+    After 0 epochs, and for the measures that are taken before a training, it has its initial weights.
+    """
 
     model: nn.Module
     """In training form, as at the end of the run; a measure that needs the merged form makes a merged copy."""

@@ -38,7 +38,11 @@ def claims_view(results: StudyResults) -> list[RenderableType]:
     for result in results.claims:
         verdict = Text(result.verdict_text, style=VERDICT_STYLES[str(result.verdict)])
         table.add_row(Text(result.claim.name), verdict, *_claim_cells(result), Text(result.claim.expect))
-    sentences = (indented(line) for result in results.claims for line in _sentences(result, results.environment))
+    sentences = (
+        indented(line)
+        for result in results.claims
+        for line in (*_sentences(result, results.environment), *_budget_sentence(result, results))
+    )
     confirmed = sum(result.p is not None or result.estimate is None for result in results.claims)
     analysis = ANALYSES[results.claims[0].pairing]
     how = f"error rate 5 % over all looks, {analysis}; p corrected over {plural(confirmed, 'claim')} (Holm)"
@@ -108,6 +112,13 @@ def _sentences(result: ClaimResult, environment: Environment | None) -> Iterable
             yield "  The plan has had its last look: raising `search.max_seeds` now allows only an exploratory verdict."
     if others := other_environments(result.runs, environment):
         yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
+
+
+def _budget_sentence(result: ClaimResult, results: StudyResults) -> Iterable[str]:
+    """Sentence on a claim that stays open only because the budget of the study is used up."""
+    if result.claim.name in results.open_by_budget:
+        seeds = plural(result.pairs, "seed")
+        yield f"  Undecided after {seeds} because the budget of the study is used up: with a larger one it gets more."
 
 
 def _needed(estimate: Estimate, enough: int | None) -> str:

@@ -58,6 +58,23 @@ def _configurations(plan: StudyPlan) -> str:
     return f"{finished}; at most {plural(plan.configurations, 'new configuration')}"
 
 
+def _budget_lines(plan: StudyPlan) -> list[str]:
+    """What is used of the study's budget, and what it allows."""
+    if plan.budget is None:
+        return []
+    most = plan.budget_runs
+    if most is None:
+        allowed = "how many runs that allows is not known before one has been timed"
+    elif most >= plan.runs_left + plan.runs_for_claims:
+        allowed = "what is left allows all of these runs"
+    else:
+        allowed = (
+            f"what is left allows about {plural(most, 'run')}, of at most {plan.runs_left + plan.runs_for_claims:,}"
+        )
+    screening = ", screening runs included" if plan.screening[0] else ""
+    return [f"budget of the study: {plan.budget.text} are used; {allowed}{screening}"]
+
+
 def _closing(plan: StudyPlan) -> list[str]:
     """The totals, and the basis of the estimates, as lines."""
     is_sample = plan.configurations is not None and plan.configurations > len(plan.rows)
@@ -70,6 +87,7 @@ def _closing(plan: StudyPlan) -> list[str]:
     workers = plural(plan.workers, "worker")
     if plan.runs_left:
         lines.append(f"estimated time: {format_duration(plan.total_s)} with {workers}; from {plan.basis}")
+    lines += _budget_lines(plan)
     if plan.runs_to_time:
         verb = "are" if plan.runs_to_time > 1 else "is"
         timed = plural(plan.runs_to_time, "run")

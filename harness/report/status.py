@@ -64,7 +64,16 @@ class StudyStatus:
     def is_finished(self) -> bool:
         """Whether every configuration is settled, and no claim needs more seeds."""
         settled = sum(n for state, n in self.configurations.items() if state not in ("running", "waiting"))
+        if self.results.is_out_of_budget:
+            return False
         return self.trials_total is not None and settled >= self.trials_total and not self.needing_seeds
+
+    @property
+    def state(self) -> str:
+        """Whether a study without a driver is finished, ended before all was trained, or was interrupted."""
+        if self.is_finished:
+            return "finished"
+        return "ended" if self.results.ended is not None else "not running"
 
     @cached_property
     def runs(self) -> dict[str, tuple[ConfigurationResult, RunResult]]:
@@ -94,8 +103,8 @@ def _run_state(row: ConfigurationResult, run: RunResult) -> str:
 
 def status_view(status: StudyStatus) -> RenderableType:
     """The status for a terminal."""
-    by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
     results = status.results
+    by = f"driven by {status.driver}" if status.driver else status.state
     head = Text(results.study, style="bold").append(f"  {results.direction} {results.metric}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.configurations)}{_of(status.trials_total)}"))
@@ -108,6 +117,10 @@ def status_view(status: StudyStatus) -> RenderableType:
         more = f"; {plural(status.needing_seeds, 'configuration')} need another seed" if status.needing_seeds else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
         parts += [Text(f"                {name}: {distance}") for name, distance in status.distances.items()]
+    if results.budget is not None:
+        parts.append(Text(f"budget          {results.budget.text}"))
+    if results.ended is not None and not status.driver:
+        parts.append(Text(f"ended           {printable(results.ended)}"))
     parts += [Text(f"environments    {origin.text}") for origin in results.origins]
     if results.data:
         parts += [Text(), *data_view(results.data)[:-1]]
@@ -138,6 +151,10 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
         "runs_at_most": status.runs_total,
         "claims": {result.claim.name: result.verdict_text for result in results.claims},
         "distances": dict(status.distances),
+        "ended": results.ended,
+        "budget": None
+        if results.budget is None
+        else results.budget.values() | {"is_used_up": results.is_out_of_budget},
         "data": list(results.data),
         "other_environments": [origin.text for origin in results.origins],
         "limit": results.limit,

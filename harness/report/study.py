@@ -19,6 +19,7 @@ from harness.report.configurations import FRONT_MARK, ConfigurationTables, forma
 from harness.report.console import indented
 from harness.report.effects import effects_view
 from harness.report.full_scale import full_scale_runs_view
+from harness.report.trust import answer_view
 from harness.system.atomic_write import atomic_write_text
 
 MAX_ROWS = 30
@@ -35,21 +36,40 @@ def results_view(results: StudyResults) -> RenderableType:
         for row in results.front
     ]
     parts: list[RenderableType] = [heading(results), Text(), ConfigurationTables(results, most=MAX_ROWS), Text()]
-    parts += [*ended_view(results), *reasons(results)]
+    parts += [*enqueued_view(results), *ended_view(results), *reasons(results)]
     if front:
         parts += [Text(f"Pareto front ({FRONT_MARK}) of {results.metric} against MACs", style="bold"), *front, Text()]
     if results.best is not None:
         parts += [Text("Best network", style="bold"), indented(configuration_line(results.best, results.metric))]
     parts += [*(indented(sentence) for sentence in conclusions(results)), Text(), *claims_view(results)]
     parts += effects_view(results.effects) if results.effects is not None else []
+    parts += answer_view(results.trust) if results.trust is not None else []
     parts += data_view(results.data)
     parts += [*full_scale_runs_view(results), *noise_view(results), Text(conditions_text(results), style="dim")]
     return Group(*parts)
 
 
 def ended_view(results: StudyResults) -> list[RenderableType]:
-    """Why the search ended before its trials were used up, if it did."""
-    return [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}."), Text()]
+    """Why the search ended before its trials were used up, if it did; and the budget of the study, if it has one."""
+    lines = [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}.")]
+    if results.budget is not None and not results.is_out_of_budget:
+        lines.append(Text(f"Of the budget, {results.budget.text} are used."))
+    numbers = {len(row.seeds) for row in results.complete}
+    if results.is_out_of_budget and len(numbers) > 1:
+        lines.append(
+            Text(
+                f"Configurations have {min(numbers)} to {max(numbers)} seeds: their means are not of the same seeds, "
+                "so the best one may have had the luckier ones."
+            )
+        )
+    return [*lines, Text()] if lines else []
+
+
+def enqueued_view(results: StudyResults) -> list[RenderableType]:
+    """The configurations that the study file lists, by their first trial; empty without any."""
+    listed = sorted((row.trials[0], row.enqueued_as) for row in results.rows if row.enqueued_as)
+    names = "; ".join(f"#{trial} {name}" for trial, name in listed)
+    return [Text(f"Enqueued by the study file: {printable(names)}."), Text()] if listed else []
 
 
 def noise_view(results: StudyResults) -> list[RenderableType]:

@@ -20,6 +20,7 @@ from harness.analysis.formatting import (
     sparkline,
 )
 from harness.analysis.objective import spread_of
+from harness.analysis.proposal_origin import ENQUEUED_AS, PROPOSED_BY
 from harness.analysis.reuse import difference, study_environment
 from harness.analysis.run_status import trial_status
 from harness.analysis.summary import run_values
@@ -50,8 +51,10 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) ->
         return Group(head, Text("  It was never trained."))
     spec, recipe = trial_spec(trial), trial_recipe(trial, study)
     changes = recipe_changes(recipe, study.proxy)
+    listed = trial.user_attrs.get(ENQUEUED_AS)
     parts: list[RenderableType] = [
         head,
+        *([Text(f"  enqueued by the study file: {printable(listed)}")] if listed else []),
         *([Text(f"  recipe: the proxy with {format_params(changes)}")] if changes else []),
         Text(),
         Text(dump_network_spec(spec).rstrip()),
@@ -76,6 +79,8 @@ def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) 
         "state": state,
         "reason": reason,
         "choices": trial_choices(trial, study.axes),
+        "proposed_by": trial.user_attrs.get(PROPOSED_BY),
+        "enqueued_as": trial.user_attrs.get(ENQUEUED_AS),
     }
     if "spec" in trial.user_attrs:
         recipe = trial_recipe(trial, study)

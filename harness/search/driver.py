@@ -10,20 +10,27 @@ all configurations. A sampler finishes one configuration first, because it learn
 with the pruners median and wilcoxon, which compare with finished ones. A pruner of epochs decides on a screening run,
 whose seed is in no mean; after it passes, all seeds of the configuration are trained to the end. So no run in a mean
 was selected by its own outcome. The pruner wilcoxon gives up further seeds instead (`harness.search.wilcoxon`).
+
+A run is started only within the study's budget (`harness.search.study_budget`). When the budget allows no further run,
+those that are running end. A grid closes its open trials with the seeds that they have; other open trials return to the
+queue. With a larger budget, the same command trains what is missing.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.formatting import plural
 from harness.analysis.objective import compares_times, curve_value
+from harness.analysis.plateau import plateau_reason
 from harness.analysis.reuse import ReuseRule, study_environment
 from harness.analysis.run_times import RunTimeEstimator
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.executors.base import Executor
+from harness.search.enqueue import Enqueued
 from harness.search.events import (
     DataNoteAdded,
     EpochEnded,
@@ -36,14 +43,16 @@ from harness.search.events import (
     StudyStarted,
     TrialStarted,
 )
+from harness.search.first_rung import first_rung_of
 from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
-from harness.search.proposals import ClaimMonitor, Proposals
+from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
+from harness.search.study_budget import BudgetKeeper
 from harness.search.trial import OpenTrial
 from harness.search.wilcoxon import SeedPruner
 from harness.storage import RunRow, Store, reap_undriven
-from harness.storage.rows import SEARCH_ENDED
+from harness.storage.rows import BUDGET_ENDED, PLATEAU_REACHED, SEARCH_ENDED
 from harness.storage.transitions import SETTLED
 from harness.training.run import DataNote, Ended, Epoch, Record, Run, RunState, Started
 
@@ -73,6 +82,8 @@ class DriverContext:
     """Called only when there is something to train."""
     reuse: ReuseRule | None = None
     """How runs of another environment are used; by default, their accuracy is taken and their times are remeasured."""
+    enqueued: Sequence[Enqueued] = ()
+    """The configurations that the study file lists, which are tried first."""
     failed_before: frozenset[str] = frozenset()
     """Runs that failed in finished trials; see `reopen_outdated`. If they fail again, the study is not aborted."""
 
@@ -88,7 +99,13 @@ class Driver:
         self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
         self._claim_monitor = ClaimMonitor(self._reuse, inputs.space, self._history)
         self._proposals = Proposals(
-            inputs.study, inputs.space, inputs.trials, self._history, self._claim_monitor.configurations_needing_seeds
+            inputs.study,
+            inputs.space,
+            inputs.trials,
+            self._history,
+            self._claim_monitor.configurations_needing_seeds,
+            inputs.enqueued,
+            first_rung_of(inputs.study, inputs.space.data, inputs.folder.parent / "data"),
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
@@ -105,6 +122,8 @@ class Driver:
         """When to check again the runs that another study's driver is training."""
         self._notes: set[str] = set()
         """Notes that were emitted; all runs of a study have the same ones."""
+        self._runs_planned_at_end = 0
+        """Number of runs of the whole study, those included that the budget does not allow."""
         self._trained = 0
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, self._metric)
@@ -114,6 +133,13 @@ class Driver:
             inputs.study, inputs.store, inputs.trials, self._history, self._stored, self._failures, self._seed_pruner
         )
         self._open = self._outcomes.open_trials
+        self._budget = BudgetKeeper(
+            inputs.study, inputs.store, lambda recipe: self._estimate.run_s(self._work_of(recipe))
+        )
+        self._is_out_of_budget = False
+        """Whether the budget allows no further trial."""
+        self._plateau: tuple[int, str | None] = (-1, None)
+        """Number of finished trials at the last evaluation of the plateau rule, and why the search ends, if it does."""
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left, and yield all events."""
@@ -124,6 +150,9 @@ class Driver:
         times = RunTimeEstimator(self._study, self._context.store, self._context.space, self._reuse.environment)
         self._work_of = times.work_of
         self._estimate = TimeLeftEstimator(times.seconds_per_work)
+        self._budget.read()
+        if self._budget.is_limited:
+            self._proposals.take_stored_first(self._budget.settled)
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._history.runs_done)
         try:
             while True:
@@ -133,16 +162,22 @@ class Driver:
                         break
                     yield from self._outcomes.finish_suspects()
                     continue
-                if not self._dispatch.owners:  # all remaining runs are being trained for another study
-                    time.sleep(1.0)
+                if not self._dispatch.owners:
+                    if self._has_only_unaffordable():
+                        yield from self._outcomes.finish_suspects()
+                        yield from self._close_partial()
+                        break
+                    time.sleep(1.0)  # all remaining runs are being trained for another study
                     continue
                 for run_id, records in self._dispatch.poll().items():
                     yield from self._handle_records(run_id, records)
+            self._runs_planned_at_end = max(self._runs_planned_at_end, self._runs_planned())
         finally:
             self._requeue()
-        reason = self._proposals.why_ended()
-        if reason is not None:
-            self._context.store.event(self._study.study, SEARCH_ENDED, reason)
+        reasons = self._reasons_ended()
+        for kind, text in reasons:
+            self._context.store.event(self._study.study, kind, text)
+        reason = "; ".join(text for _, text in reasons) or None
         yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
 
     # Submission of runs
@@ -153,7 +188,7 @@ class Driver:
             ready = self._next_ready()
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
-                opened = self._proposals.open(in_progress=len(self._open))
+                opened = self._open_next()
                 if look := self._claim_monitor.pending_event():
                     yield look
                 if opened is not None:
@@ -163,14 +198,88 @@ class Driver:
                 return
             yield from self._submit(*ready)
 
+    def _open_next(self) -> OpenTrial | None:
+        """Open the next trial, unless the search is at its plateau or the budget does not allow the trial's runs."""
+        in_progress = len(self._open)
+        if not self._proposals.has_next(in_progress=in_progress):
+            return None
+        runs = self._proposals.next_runs()
+        if runs is None and self._why_at_plateau() is not None:
+            return None
+        if self._budget.is_limited and not self._affords(runs):
+            self._is_out_of_budget = not self._open  # open trials may use less than what is reserved for them
+            return None
+        return self._proposals.open(in_progress=in_progress)
+
+    def _why_at_plateau(self) -> str | None:
+        """Why the search ends by `search.plateau`, from the finished trials; None if it does not."""
+        if self._study.search.plateau is None:
+            return None
+        if self._plateau[0] != self._history.trials:
+            trials = self._context.trials.get_trials(deepcopy=False)
+            self._plateau = self._history.trials, plateau_reason(self._study, trials)
+        return self._plateau[1]
+
+    def _affords(self, planned: PlannedRuns | None) -> bool:
+        """Whether the budget allows a further trial, after what the open trials have yet to train.
+
+        A grid reserves one run of each trial, since it closes trials with the seeds that they have.
+        """
+        opened = [run for trial in self._open.values() for run in trial.todo]
+        if planned is None:
+            return self._budget.allows([*self._budget.costs_of(opened), *self._budget.costs_of_proposal()])
+        if self._is_breadth_first:
+            opened = [trial.opening for trial in self._open.values() if trial.opening in trial.todo]
+            costs = self._budget.costs_of(planned.all)
+            return not costs or self._budget.allows([*self._budget.costs_of(opened), costs[0]])
+        costs = self._budget.costs_of(planned.all)
+        return not costs or self._budget.allows([*self._budget.costs_of(opened), *costs])
+
+    def _has_only_unaffordable(self) -> bool:
+        """Whether the budget allows none of the runs that open trials have yet to train."""
+        ready = [run for trial in self._open.values() if (run := trial.ready()) is not None]
+        return self._budget.is_limited and bool(ready) and not any(run.id in self._elsewhere for run in ready)
+
+    def _close_partial(self) -> Iterator[StudyEvent]:
+        """Close the open trials of a grid with the seeds that they have; the others can be trained later."""
+        self._is_out_of_budget = True
+        self._runs_planned_at_end = self._runs_planned()
+        for trial in [trial for trial in self._open.values() if trial.values and self._is_breadth_first]:
+            untrained = trial.give_back_seeds()
+            self._context.store.unlink_runs(self._study.study, trial.number, (run.id for run in untrained))
+            self._history.give_back_seeds(trial.configuration, (run.seed for run in untrained))
+            yield self._outcomes.finish_trial(trial, "complete")
+
+    def _reasons_ended(self) -> list[tuple[str, str]]:
+        """The reasons why the search ended before everything was trained, each with the kind of its event."""
+        reasons = []
+        status, done = self._budget.status(), self._history.runs_done
+        if self._is_out_of_budget and status is not None:
+            left = f"{self._runs_planned_at_end - done:,} of {plural(self._runs_planned_at_end, 'run')}"
+            next_one, most = ("run", "") if self._study.search.sampler == "grid" else ("configuration", "at most ")
+            text = f"`search.budget` does not allow the next {next_one}: {status.text} are used; {most}{left} remain"
+            reasons.append((BUDGET_ENDED, f"{text}, which a larger budget trains"))
+        elif self._proposals.has_next(in_progress=0) and (plateau := self._why_at_plateau()) is not None:
+            reasons.append((PLATEAU_REACHED, plateau))
+        if (other := self._proposals.why_ended()) is not None:
+            reasons.append((SEARCH_ENDED, other))
+        return reasons
+
     def _next_ready(self) -> tuple[OpenTrial, Run] | None:
-        """The next run to train: lowest seed first, then lowest trial."""
+        """The next run to train: lowest seed first, then lowest trial; of those that the budget allows."""
         now = time.monotonic()
         ready = [
             (trial, run)
             for trial in self._open.values()
             if (run := trial.ready()) is not None and self._elsewhere.get(run.id, now) <= now
         ]
+        if self._budget.is_limited:
+            costs = {cost.run_id: cost for cost in self._budget.costs_of(run for _, run in ready)}
+            ready = [
+                (trial, run)
+                for trial, run in ready
+                if run.id in self._elsewhere or run.id not in costs or self._budget.allows([costs[run.id]])
+            ]
         return min(ready, key=lambda pair: (pair[0].all_runs.index(pair[1]), pair[0].number), default=None)
 
     def _begin(self, opened: OpenTrial) -> Iterator[StudyEvent]:
@@ -206,6 +315,10 @@ class Driver:
 
     def _submit(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
         """Submit a run, unless another study's driver is training it or has just finished it."""
+        costs = self._budget.costs_of([run]) if self._budget.is_limited else []
+        if not self._budget.allows(costs):  # it waits for the driver of another study
+            yield from self._wait_for_other(owner, run)
+            return
         claimed = self._context.store.claim(run.id, self._study.study, self._context.folder)
         if claimed is None:
             row = self._context.store.run(run.id)
@@ -214,13 +327,22 @@ class Driver:
                 attempt = self._dispatch.submit(owner, run, row.folder, only_times=True)
                 yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt, only_times=True)
                 return
-            self._elsewhere[run.id] = time.monotonic() + FOREIGN_RUN_POLL_S
-            if row.owner not in (None, self._study.study) and reap_undriven(self._context.store, row.owner):
-                self._context.store.event(self._study.study, "runs freed", f"the driver of `{row.owner}` is gone")
-            yield from self._take_stored(owner, run, row)
+            yield from self._wait_for_other(owner, run)
             return
+        for cost in costs:
+            self._budget.submitted(cost)
         attempt = self._dispatch.submit(owner, run, claimed.folder)
         yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt)
+
+    def _wait_for_other(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
+        """Check a run that another study's driver trains: take it if it is finished, and free it if its driver died."""
+        row = self._context.store.run(run.id)
+        self._elsewhere[run.id] = time.monotonic() + FOREIGN_RUN_POLL_S
+        if row.owner not in (None, self._study.study) and reap_undriven(self._context.store, row.owner):
+            self._context.store.event(self._study.study, "runs freed", f"the driver of `{row.owner}` is gone")
+        if row.owner in (None, self._study.study) and row.state not in SETTLED and self._budget.is_limited:
+            del self._elsewhere[run.id]
+        yield from self._take_stored(owner, run, row)
 
     # Records of runs
 
@@ -235,6 +357,7 @@ class Driver:
             return
         run = owner.active[run_id]
         for record in records:
+            self._budget.count(run_id, record)
             if isinstance(record, Started):
                 self._stored.run_ids.add(run_id)
                 self._first_epoch[run_id] = record.first_epoch
@@ -322,14 +445,21 @@ class Driver:
 
     def progress(self) -> Progress:
         """The current progress of the study."""
-        total = self._runs_total()
+        total, planned = self._runs_total(), self._runs_planned()
+        done = self._history.runs_done
+        share = (total - done) / (planned - done) if planned > done else 1.0
         return Progress(
-            runs_done=self._history.runs_done,
+            runs_done=done,
             runs_total=total,
-            eta_s=self._estimate.left_s(self._work_left(), self._dispatch.slots),
+            eta_s=self._estimate.left_s(share * self._work_left(), self._dispatch.slots),
         )
 
     def _runs_total(self) -> int:
+        """Number of finished runs, and of those that may still be trained, as far as the budget allows them."""
+        planned, left = self._runs_planned(), self._budget.runs_left()
+        return planned if left is None else min(planned, self._history.runs_done + len(self._dispatch.owners) + left)
+
+    def _runs_planned(self) -> int:
         """Number of finished runs, runs of open trials, and runs of trials that may still be opened."""
         open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
         return self._history.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))

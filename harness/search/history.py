@@ -54,7 +54,7 @@ class StudyHistory:
         self.used_seeds = seeds_taken(trials)
         for trial in trials:
             if "fingerprint" not in trial.user_attrs:
-                self.rejected += trial.state.is_finished()
+                self.rejected += trial.state.name == "PRUNED"
             elif trial.state.is_finished():
                 runs = len(trial.user_attrs["seeds"]) + ("screening" in trial.user_attrs)
                 given_up = max(1, len(trial.user_attrs.get("values", ())))
@@ -79,14 +79,22 @@ class StudyHistory:
         """Number of seeds that a configuration gets next: those missing to `count`, or one if it has them all."""
         return max(1, count - len(self.used_seeds.get(fingerprint, ())))
 
-    def next_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
-        """Reserve and return the next free seeds of a configuration, starting at `first`; see `seeds_due`."""
+    def free_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
+        """The next free seeds of a configuration, starting at `first`; see `seeds_due`."""
         due = self.seeds_due(fingerprint, count)
-        taken = self.used_seeds.setdefault(fingerprint, set())
+        taken = self.used_seeds.get(fingerprint, set())
         free = (seed for seed in range(first, first + len(taken) + due) if seed not in taken)
-        next_seeds = [seed for seed, _ in zip(free, range(due), strict=False)]
-        taken.update(next_seeds)
+        return [seed for seed, _ in zip(free, range(due), strict=False)]
+
+    def next_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
+        """Reserve and return the next free seeds of a configuration; see `free_seeds`."""
+        next_seeds = self.free_seeds(fingerprint, first, count)
+        self.used_seeds.setdefault(fingerprint, set()).update(next_seeds)
         return next_seeds
+
+    def give_back_seeds(self, fingerprint: str, seeds: Iterable[int]) -> None:
+        """Free reserved seeds that were not trained."""
+        self.used_seeds.get(fingerprint, set()).difference_update(seeds)
 
     def end(self, trial: "FrozenTrial") -> TrialStatus:
         """Add a trial that has just ended; returns the new status of its configuration."""

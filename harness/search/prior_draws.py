@@ -37,7 +37,7 @@ class PriorDraws:
         self._space = space
         self._has_prior = any(axis.prior is not None for axis in space.axes.values())
         self._trials = 0
-        """Number of opened trials, without space-filling ones and those that train further seeds."""
+        """Number of opened trials, without those that train further seeds, space-filling ones, and enqueued ones."""
         self._draws = 0
         """Number of those that were drawn from the prior."""
         self._misses = 0
@@ -56,7 +56,8 @@ class PriorDraws:
     def count(self, facts: Mapping[str, Any]) -> None:
         """Count an opened trial, by its attributes."""
         by = facts.get(PROPOSED_BY)
-        if "fingerprint" in facts and FURTHER_SEEDS not in facts and by != ProposedBy.SPACE_FILLING:
+        others = (ProposedBy.SPACE_FILLING, ProposedBy.ENQUEUED)
+        if "fingerprint" in facts and FURTHER_SEEDS not in facts and by not in others:
             self._trials += 1
             self._draws += by == ProposedBy.PRIOR
 

@@ -8,12 +8,14 @@ A study's claims are evaluated while it runs (`ClaimMonitor`): they decide which
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.analysis.claims import evaluate_claims
-from harness.analysis.proposal_origin import ProposedBy
+from harness.analysis.configuration_result import trial_recipe, trial_spec
+from harness.analysis.formatting import plural
+from harness.analysis.proposal_origin import ENQUEUED_AS, FIRST_RUNG, ProposedBy
 from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
@@ -23,7 +25,9 @@ from harness.config.recipe_axes import recipe_changes
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
+from harness.search.enqueue import Enqueued
 from harness.search.events import ClaimsEvaluated
+from harness.search.first_rung import FirstRung, Proposal
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.prior_draws import PriorDraws
 from harness.search.samplers import SCREENING_SEEDS
@@ -36,6 +40,7 @@ from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 DRAWN = 100
 """Number of random configurations whose mean work is that of an unknown one."""
@@ -45,6 +50,18 @@ MAX_REJECTED_IN_A_ROW = 20
 
 def _one(_: ProxyRecipe) -> float:
     return 1.0
+
+
+class PlannedRuns(NamedTuple):
+    """The runs of a trial that is not open yet."""
+
+    seeds: list[Run]
+    screening: Run | None = None
+
+    @property
+    def all(self) -> list[Run]:
+        """The screening run, if there is one, and a run for each seed."""
+        return [*([] if self.screening is None else [self.screening]), *self.seeds]
 
 
 class ClaimMonitor:
@@ -100,12 +117,15 @@ class Proposals:
         trials: "optuna.Study",
         history: StudyHistory,
         more: Callable[[], list[Candidate]] = list,
+        enqueued: Sequence[Enqueued] = (),
+        first_rung: FirstRung | None = None,
     ) -> None:
         self._study = study
         self._space = space
         self._trials = trials
         self._history = history
         self._more = more
+        self._first_rung = first_rung
         self._is_grid = study.search.sampler == "grid"
         self._space_filling = SpaceFilling(study, space)
         self._prior = PriorDraws(study, space)
@@ -113,6 +133,8 @@ class Proposals:
         self._parked = 0
         self._queue: deque[Candidate] = deque()
         """Configurations that need no proposal: grid cells, and configurations that get further seeds."""
+        self._enqueued = deque(enqueued)
+        """Configurations that the file lists, which are tried before any other is proposed."""
         self._in_vain = 0
         """Number of rejected proposals since the last feasible one."""
         self._is_scarce = False
@@ -137,19 +159,27 @@ class Proposals:
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
         self._queue.extend(self._lacking_seeds())
+        taken = self._history.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
+        self._enqueued = deque(each for each in self._enqueued if each.candidate.fingerprint not in taken)
         if self._is_grid:
-            taken = self._history.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
+            taken |= {each.candidate.fingerprint for each in self._enqueued}
             cells = (cell for cell in self._space.grid() if cell.is_feasible)
             self._queue.extend(cell for cell in cells if cell.fingerprint not in taken)
         elif self._history.rejected >= MAX_REJECTED_IN_A_ROW:
             self._is_scarce = take_census(self._space).is_scarce
 
     def requeue(self) -> None:
-        """Put every open trial back into Optuna's queue, with its parameters."""
+        """Put every open trial back into Optuna's queue, with its parameters.
+
+        Proposals of a first rung that was interrupted before it had chosen one are ended.
+        """
         from optuna.trial import TrialState
 
         for trial in self._trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            requeue_trial(self._trials, trial._trial_id)
+            if self._first_rung is not None and "fingerprint" not in trial.user_attrs:
+                self._trials.tell(trial.number, state=TrialState.FAIL)
+            else:
+                requeue_trial(self._trials, trial._trial_id)
 
     def runs_left(self, *, in_progress: int) -> int:
         """Number of runs of trials that may still be opened: exact for a grid without pruning, else an upper bound."""
@@ -161,9 +191,9 @@ class Proposals:
         queued = sum(
             self._work(cell, work_of)
             * (self._history.seeds_due(cell.fingerprint, seeds) + (screens and self._history.is_new(cell.fingerprint)))
-            for cell in self._queue
+            for cell in (*self._queue, *(each.candidate for each in self._enqueued if self._is_grid))
         )
-        further = self._trials_left(in_progress) - len(self._queue)
+        further = 0 if self._is_grid else self._trials_left(in_progress) - len(self._queue)
         return queued + (further * (seeds + screens) * self._mean_work(work_of) if further else 0.0)
 
     def _mean_work(self, work_of: Callable[[ProxyRecipe], float]) -> float:
@@ -185,13 +215,60 @@ class Proposals:
             works[id(recipe)] = work_of(recipe)
         return works[id(recipe)]
 
-    def open(self, *, in_progress: int) -> OpenTrial | None:
-        """Open the next feasible configuration; None if there is none. Reports rejected proposals to the sampler."""
+    def has_next(self, *, in_progress: int) -> bool:
+        """Whether a further trial may be opened; queues the configurations that need further seeds first."""
         if in_progress == 0 and self._trials_left(0) == 0:
             self._queue.extend(self._lacking_seeds() or (self._more() if self._is_grid else ()))
+        return self._trials_left(in_progress) > 0
+
+    def next_runs(self) -> PlannedRuns | None:
+        """The runs of the next trial; None if a sampler, or a uniform draw, has yet to propose it."""
+        from optuna.trial import TrialState
+
+        if self._parked > 0:
+            parked = self._trials.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            return self._parked_runs(parked[0]) if parked else None
+        if self._enqueued and (self._is_grid or not self._queue):
+            return self._runs_of(self._enqueued[0].candidate)
+        return self._runs_of(self._queue[0]) if self._queue else None
+
+    def take_stored_first(self, settled: Callable[[Iterable[str]], set[str]]) -> None:
+        """Put the queued configurations first whose runs are all settled, since they cost a study nothing."""
+        ids = [[run.id for run in self._runs_of(cell).all] for cell in self._queue]
+        stored = settled(run_id for of_cell in ids for run_id in of_cell)
+        ordered = sorted(range(len(ids)), key=lambda i: not stored.issuperset(ids[i]))
+        cells = list(self._queue)
+        self._queue = deque(cells[i] for i in ordered)
+
+    def _runs_of(self, cell: Candidate) -> PlannedRuns:
+        (spec, recipe), search = cell.trained, self._study.search
+        seeds = self._history.free_seeds(cell.fingerprint, search.seed, search.seeds)
+        is_screened = self._screening_epochs > 0 and self._history.is_new(cell.fingerprint)
+        screening = Run(spec, recipe, search.seed + SCREENING_SEEDS, self._space.data) if is_screened else None
+        return PlannedRuns([Run(spec, recipe, seed, self._space.data) for seed in seeds], screening)
+
+    def _parked_runs(self, trial: "FrozenTrial") -> PlannedRuns | None:
+        if "seeds" not in trial.user_attrs:
+            return None
+        spec, recipe, data = trial_spec(trial), trial_recipe(trial, self._study), self._space.data
+        screening, steps = trial.user_attrs.get("screening"), max(trial.intermediate_values, default=0)
+        is_to_screen = screening is not None and steps < self._screening_epochs
+        return PlannedRuns(
+            [Run(spec, recipe, seed, data) for seed in trial.user_attrs["seeds"]],
+            Run(spec, recipe, int(screening), data) if is_to_screen and screening is not None else None,
+        )
+
+    def open(self, *, in_progress: int) -> OpenTrial | None:
+        """Open the next feasible configuration; None if there is none. Reports rejected proposals to the sampler."""
+        if not self.has_next(in_progress=in_progress):
+            return None
         while self._trials_left(in_progress) > 0:
+            is_proposed = False
             if self._parked > 0:
                 self._parked -= 1
+            elif self._enqueued and (self._is_grid or not self._queue):
+                listed = self._enqueued.popleft()
+                self._enqueue(listed.candidate, ProposedBy.ENQUEUED, {ENQUEUED_AS: listed.named})
             elif self._queue:
                 by = ProposedBy.GRID if self._is_grid else ProposedBy.NEAREST
                 self._enqueue(self._queue.popleft(), by)
@@ -202,19 +279,50 @@ class Proposals:
             elif self._is_scarce and self._nearest_untried({}) is None:
                 self._is_exhausted = True
                 return None
+            else:
+                is_proposed = True
             with batched_writes(self._trials):
                 trial = self._trials.ask()
                 candidate = self._space.sample(suggest(trial))
                 if candidate.is_feasible:
                     self._in_vain = 0
+                    if self._first_rung is not None and is_proposed:
+                        return self._best_of_several(self._first_rung, (trial, candidate))
                     return self._opened(trial, candidate)
                 self._reject(trial, candidate)
             if self._is_scarce or self._in_vain >= MAX_REJECTED_IN_A_ROW:
                 self._replace(candidate)
         return None
 
+    def _best_of_several(self, rung: FirstRung, first: Proposal) -> OpenTrial:
+        """Ask for further proposals, and open the best of them by the score of the study's first rung.
+
+        Proposals that are not feasible are rejected as always; where they are many, the best of fewer is opened.
+        """
+        proposals = [first]
+        for _ in range(2 * rung.size):
+            if len(proposals) == rung.size:
+                break
+            trial = self._trials.ask()
+            candidate = self._space.sample(suggest(trial))
+            if candidate.is_feasible:
+                proposals.append((trial, candidate))
+            else:
+                self._reject(trial, candidate)
+        self._in_vain = 0
+        chosen, record = rung.choose(proposals, lambda name: name in self._history.finished | self._opened_here)
+        rung.end_others(self._trials, proposals, chosen)
+        chosen[0].set_user_attr(FIRST_RUNG, record)
+        return self._opened(*chosen, ProposedBy.FIRST_RUNG)
+
     def why_ended(self) -> str | None:
-        """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither."""
+        """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither.
+
+        Also how many enqueued configurations were not tried, because all trials are used.
+        """
+        if self._enqueued and not self._is_grid and self._trials_left(0) == 0:
+            left = plural(len(self._enqueued), "configuration")
+            return f"{left} of `search.enqueue` not tried, since all {self._study.search.trials} `trials` are used"
         if self._space_filling.is_exhausted:
             return f"{MAX_DRAWS:,} uniform draws had no network within rules and budgets, so no trial was drawn so"
         if self._prior.is_exhausted:
@@ -255,24 +363,24 @@ class Proposals:
 
     def _trials_left(self, in_progress: int) -> int:
         if self._is_grid or self._is_exhausted:
-            return self._parked + len(self._queue)
+            return self._parked + len(self._queue) + (len(self._enqueued) if self._is_grid else 0)
         granted = (self._study.search.trials or 0) - self._history.trials - in_progress
         return len(self._queue) + max(self._parked, granted)
 
-    def _enqueue(self, cell: Candidate, by: ProposedBy) -> None:
-        facts = self._facts(cell, by)
+    def _enqueue(self, cell: Candidate, by: ProposedBy, more: Mapping[str, str] | None = None) -> None:
+        facts = self._facts(cell, by) | dict(more or {})
         self._trials.enqueue_trial(stored_params(cell.params, self._space.axes), user_attrs=facts)
         self._space_filling.count(facts)
         self._prior.count(facts)
 
-    def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
+    def _opened(self, trial: "optuna.Trial", candidate: Candidate, by: ProposedBy = ProposedBy.SAMPLER) -> OpenTrial:
         """The open trial with its runs; a trial from the queue keeps its seeds."""
         spec, recipe = candidate.trained
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
         self._repeats += is_proposed and bool(self._history.used_seeds.get(candidate.fingerprint))
         facts: dict[str, Any] = trial.user_attrs
         if is_proposed:
-            facts = self._facts(candidate, ProposedBy.SAMPLER)
+            facts = self._facts(candidate, by)
             self._space_filling.count(facts)
             self._prior.count(facts)
         self._opened_here.add(candidate.fingerprint)

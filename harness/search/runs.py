@@ -137,6 +137,11 @@ class TimeLeftEstimator:
         if wall_s is not None:
             self._seconds_per_work.append(wall_s / (1.0 if pace is None else pace.work))
 
+    def run_s(self, work: float) -> float | None:
+        """Seconds of a run of this much work, from complete runs; None before there are any."""
+        per_work = self._seconds_per_work
+        return work * sum(per_work) / len(per_work) if per_work else None
+
     def left_s(self, work: float, workers: int) -> float | None:
         """Seconds until runs of this much work, including active ones, are trained; None before any epoch has ended."""
         paces = self._pace.values()

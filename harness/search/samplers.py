@@ -12,7 +12,7 @@ from harness.config.census import take_census
 from harness.config.sampler_plugin import SamplerPlugin
 from harness.config.search_methods import POPULATION, cmaes_population
 from harness.config.space import Space
-from harness.config.study import HALVING_FACTOR, Search, first_rung
+from harness.config.study import HALVING_FACTOR, MEDIAN_STARTUP_TRIALS, Search, first_rung
 from harness.search.trial import recorded_params, stored_params
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _hyperband(epochs: int) -> "optuna.pruners.BasePruner":
 def _median(epochs: int) -> "optuna.pruners.BasePruner":
     from optuna.pruners import MedianPruner
 
-    return MedianPruner(n_startup_trials=3, n_warmup_steps=first_rung(epochs) - 1)
+    return MedianPruner(n_startup_trials=MEDIAN_STARTUP_TRIALS, n_warmup_steps=first_rung(epochs) - 1)
 
 
 PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {

@@ -21,6 +21,7 @@ from harness.config.study_growth import StudyChanges, compare_studies, identity,
 from harness.data import DataInfo, check, identify
 from harness.errors import NotFound, StudyError
 from harness.search.driver import Driver, DriverContext
+from harness.search.enqueue import enqueued_configurations
 from harness.search.history import StudyHistory
 from harness.search.reopening import reopen_outdated
 from harness.search.samplers import build_pruner, build_sampler
@@ -109,6 +110,7 @@ def open_for_driving(
     with Store.open(workspace.database) as store, DriverLock(store, study.study):
         if is_fresh:
             _remove_files(delete_study(store, study.study))
+        enqueued = enqueued_configurations(file, space, store)
         added = study_changes(file, store).added
         info = same_data(file, store, workspace, space.data)
         change = pending_change(study, store, paired_seeds(study, space, store), added)
@@ -135,7 +137,7 @@ def open_for_driving(
             _describe(trials, file)
         trials.sampler = build_sampler(study.search, space, len(trials.get_trials(deepcopy=False)), file.plugin)
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
-        inputs = DriverContext(study, space, store, trials, folder, start_executor, rule, reopened.failed)
+        inputs = DriverContext(study, space, store, trials, folder, start_executor, rule, enqueued, reopened.failed)
         yield DrivenStudy(Driver(inputs), store, trials)
         require_study(store, trials)
 

@@ -99,6 +99,15 @@ class OpenTrial:
         """The trial's current state in Optuna."""
         return self.trial.study._storage.get_trial(self.trial._trial_id)
 
+    def give_back_seeds(self) -> list[Run]:
+        """Leave the seeds that are not trained to a later trial, and return their runs."""
+        untrained = list(self.todo)
+        self.todo.clear()
+        self.runs = [run for run in self.runs if run not in untrained]
+        self.trial.set_user_attr("seeds", [run.seed for run in self.runs])
+        self.trial.set_user_attr("runs", [run.id for run in self.runs])
+        return untrained
+
     def give_up(self, run: Run, reason: str) -> None:
         """Leave out the seeds that are not trained yet, because of the results up to this run."""
         self.is_pruned = True

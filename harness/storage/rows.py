@@ -18,6 +18,10 @@ STUDY_GROWN = "study grown"
 """Kind of the stored event of additions to a study file; its message lists them."""
 SEARCH_ENDED = "search ended"
 """Kind of the stored event with the reason of `StudyEnded`."""
+BUDGET_ENDED, PLATEAU_REACHED = "budget used up", "plateau reached"
+"""Kinds of the stored events of a study that ended by `search.budget` or `search.plateau`, with the reason."""
+REASONS_ENDED = (BUDGET_ENDED, PLATEAU_REACHED, SEARCH_ENDED)
+"""Kinds of the stored events with a reason why a search ended."""
 TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")
 """Kinds of the stored events of a trial's end."""
 

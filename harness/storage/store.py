@@ -17,6 +17,7 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import NotFound
 from harness.models.spec.network import NetworkSpec
 from harness.storage import rows, transitions
+from harness.storage.attempts import ATTEMPT_EVENT, Attempt, read_attempts
 from harness.storage.database import Database
 from harness.storage.rows import EventRow, RunRow, StudyRow
 from harness.storage.tables import EventTable, FullScaleRunTable, MeasureTable, RunTable, StudyTable, TrialRunTable
@@ -28,6 +29,8 @@ BATCH = 500
 """Ids per query; databases limit the number of values in one."""
 CHANGE_EVENT = "file changed"
 """Kind of the event that records how a study file was extended; `changes` returns it, `events` does not."""
+RECORDS = (CHANGE_EVENT, ATTEMPT_EVENT)
+"""Kinds of events that are records with a method of their own; they are kept where a study's trials were deleted."""
 
 
 class Store(Database):
@@ -209,6 +212,15 @@ class Store(Database):
                 rows_by_id |= {run_id: self._row(by_id[run_id]) for run_id in ids if run_id in by_id}
         return rows_by_id
 
+    def complete_runs_of(self, networks: Iterable[str]) -> list[RunRow]:
+        """The complete runs of these networks, by their fingerprints, with any recipe, of any study, by time."""
+        complete: list[RunTable] = []
+        with self.session() as session:
+            for fingerprints in _batches(networks):
+                chosen = select(RunTable).where(RunTable.spec_fingerprint.in_(fingerprints))
+                complete += session.scalars(chosen.where(RunTable.state == RunState.COMPLETE))
+            return [self._row(row) for row in sorted(complete, key=lambda row: (row.created, row.id))]
+
     def epochs(self, run_id: str) -> list[Epoch]:
         """The learning curve of a run, by epoch."""
         return self.epochs_of_runs([run_id]).get(run_id, [])
@@ -268,9 +280,15 @@ class Store(Database):
             session.merge(TrialRunTable(study=study, trial=trial, position=position, run_id=run_id))
 
     def unlink(self, study: str) -> None:
-        """Delete the links and events of a study, but not its runs and the changes of its file."""
+        """Delete the links and events of a study, but not its runs, the changes of its file and what it has trained."""
         with self.session() as session:
-            _unlink(session, study, is_keeping_changes=True)
+            _unlink(session, study, is_keeping_records=True)
+
+    def unlink_runs(self, study: str, trial: int, run_ids: Iterable[str]) -> None:
+        """Delete the links of a trial to these runs, which it has not trained."""
+        mine = (TrialRunTable.study == study) & (TrialRunTable.trial == trial)
+        with self.session() as session:
+            session.execute(delete(TrialRunTable).where(mine, TrialRunTable.run_id.in_(list(run_ids))))
 
     def trial_runs(self, study: str) -> dict[int, list[str]]:
         """Run ids by trial number, in the order of their positions."""
@@ -291,10 +309,30 @@ class Store(Database):
 
     def events(self, study: str, limit: int = 100) -> list[EventRow]:
         """The last events of a study, oldest first."""
-        listed = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE_EVENT)
+        listed = select(EventTable).where(EventTable.study == study, EventTable.kind.not_in(RECORDS))
         latest = listed.order_by(EventTable.id.desc()).limit(limit)
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
+
+    def attempts(self, study: str) -> list[Attempt]:
+        """What a study has trained, start by start."""
+        with self.session() as session:
+            return list(read_attempts(session, study))
+
+    def last_attempt(self, study: str) -> int:
+        """The number of the event of the study's last attempt, comparable with `EventRow.id`; 0 if there is none."""
+        mine = (EventTable.study == study) & (EventTable.kind == ATTEMPT_EVENT)
+        with self.session() as session:
+            return session.scalar(select(func.max(EventTable.id)).where(mine)) or 0
+
+    def runs_with_attempts(self, run_ids: Iterable[str]) -> set[str]:
+        """The runs of which an attempt is recorded, for any study; earlier versions recorded none."""
+        recorded: set[str] = set()
+        with self.session() as session:
+            for ids in _batches(run_ids):
+                chosen = (EventTable.kind == ATTEMPT_EVENT) & EventTable.run_id.in_(ids)
+                recorded |= {run_id for run_id in session.scalars(select(EventTable.run_id).where(chosen)) if run_id}
+        return recorded
 
     def first_event(self, study: str, kind: str) -> EventRow | None:
         """The first event of a kind in a study."""
@@ -332,10 +370,10 @@ class Store(Database):
         return rows.run_row(row, self.root)
 
 
-def _unlink(session: Session, study: str, *, is_keeping_changes: bool = False) -> None:
+def _unlink(session: Session, study: str, *, is_keeping_records: bool = False) -> None:
     session.execute(delete(TrialRunTable).where(TrialRunTable.study == study))
     events = delete(EventTable).where(EventTable.study == study)
-    session.execute(events.where(EventTable.kind != CHANGE_EVENT) if is_keeping_changes else events)
+    session.execute(events.where(EventTable.kind.not_in(RECORDS)) if is_keeping_records else events)
     session.execute(update(FullScaleRunTable).where(FullScaleRunTable.study == study).values(study=None, trial=None))
 
 

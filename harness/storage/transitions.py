@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from harness.errors import StoreError, first_of
+from harness.storage.attempts import begin_attempt, end_attempt
 from harness.storage.database import upsert
 from harness.storage.rows import environments_of, stored_environments
 from harness.storage.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
@@ -69,6 +70,7 @@ def apply_records(session: Session, row: RunTable, records: Sequence[Record]) ->
                 add_record(session.connection(), status, record)
             case Ended():
                 _expect(status, record, RunState.RUNNING, RunState.QUEUED)
+                end_attempt(session, row, record.wall_s)
                 record = checked_end(session, row, record)
                 end_run(row, record.state, record.wall_s, record.cause)
         written.append(record)
@@ -132,6 +134,7 @@ def mark_lost(session: Session, row: RunTable) -> None:
     if row.state == RunState.QUEUED:
         row.owner = None
         return
+    end_attempt(session, row)
     epochs_s = session.scalar(select(func.sum(EpochTable.wall_s)).where(EpochTable.run_id == row.id)) or 0.0
     end_run(row, RunState.LOST, max(0.0, epochs_s - row.wall_s), "its driver ended without a word")
 
@@ -151,6 +154,7 @@ def _start(session: Session, row: RunTable, record: Started) -> None:
     row.host, row.pid, row.device = record.host, record.pid, record.device
     row.threads, row.versions = record.threads, record.versions
     row.environment = _environments_from(environments_of(row.environment), record)
+    begin_attempt(session, row, record)
 
 
 def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, Any] | None:

@@ -152,7 +152,8 @@ class ProxyRecipe(StrictModel):
     channels_last: bool = True
     measures: list[MeasureName] = Field(default=[])
     """Measures of the trained network in addition to latency and memory: Brier score; effective receptive field; error
-    of the merged form; shape bias (textured `shapes`); images per second; time and memory of a training step."""
+    of the merged form; shape bias (textured `shapes`); images per second; time and memory of a training step; scores of
+    the network before its training (`zero_cost`)."""
     transfer: Transfer | None = None
     """Transfer after the training: the network as the backbone of a segmentation (metric `miou`) or of a detector
     (metric `ap`); null for none."""
