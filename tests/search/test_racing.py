@@ -56,6 +56,7 @@ class Raced(Played):
     def run(self, *, slots: int = 1, stop_after: int | None = None, by: Any = script) -> list[tuple[int, int, int]]:
         """Drive the study, to the end or until a number of runs have ended; gives the runs that were submitted."""
         self.reason: str | None = None
+        self.executor = None
         ended = 0
         events = self.events(by, slots=slots)
         for event, _, _ in events:
