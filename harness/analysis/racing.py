@@ -99,7 +99,7 @@ class RaceResult:
 def seeds_due(study: Study, trials: Sequence["FrozenTrial"]) -> SeedsDue:
     """The configurations that get another seed, when all trials of the study's search have ended.
 
-    A round that was begun is completed first, as decided from the trials before it, unless the search went on since.
+    A round that was begun is completed first, as decided from the trials before it, unless the search was continued since.
     """
     rounds = {trial.number: int(trial.user_attrs[RACE_ROUND]) for trial in trials if RACE_ROUND in trial.user_attrs}
     last = max(rounds.values(), default=0)

@@ -66,7 +66,7 @@ class Raced(Played):
             if ended == stop_after:
                 break
         events.close()
-        executor = self.executor
+        executor: Any = self.executor
         assert executor is None or isinstance(executor, ScriptedExecutor)
         jobs = executor.submitted if executor else []
         return [(job.run.spec.K[0], job.run.spec.K[3], job.run.seed) for job in jobs]
@@ -101,7 +101,7 @@ def test_further_seeds_are_those_of_good_configurations(whole: tuple[Raced, list
     assert race is not None and race.is_decided and best is not None and best.bound is not None
     assert (race.runs, race.runs_of_all) == (len(runs), 72)
     assert len(best.values) == 3 and best.fingerprint == race.best
-    bounds = [row.bound for row in results.complete]
+    bounds = [row.bound or 0.0 for row in results.complete]
     assert bounds == sorted(bounds, reverse=True), "the table is in the order of the bounds"
     assert best.mean is not None and best.bound < best.mean - min(SEED_EFFECTS[1], SEED_EFFECTS[2])
 

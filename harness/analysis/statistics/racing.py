@@ -5,7 +5,7 @@ A value of configuration i with seed s is modelled as `theta_i + b_s + noise`, w
 - **Seeds are paired**: b_s, what a seed adds to all configurations alike, is estimated and subtracted. Values are as of
   the reference seed (the first column), whose b is 0.
 - **The best of noisy values was lucky, too**: true values are shrunk towards the median (empirical Bayes), with the
-  spread above the median alone, since a tail of bad networks says nothing of the good ones. The shrinkage and its own
+  spread above the median alone, since a tail of bad networks does not describe the good ones. The shrinkage and its own
   error are Morris' (1983, JASA 78: 47-55).
 - **Further seeds are given by outcome**: the first value of a raced configuration is too high on average. So the effect
   of a further seed, and the noise, are estimated from how its values differ from their predictions given the earlier
