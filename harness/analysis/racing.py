@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 RACE_ROUND = "race_round"
 """Attribute of a trial that trains a further seed of a racing configuration: the number of the round, from 1 on."""
-MOST_SIMULATED = 200
+MOST_SIMULATED = 400
 """Number of simulated studies, fewer where they have many configurations."""
-SIMULATED_CONFIGURATIONS = 16_000
+SIMULATED_CONFIGURATIONS = 100_000
 """Number of configurations in all simulated studies together, if there are at least `LEAST_SIMULATED` studies."""
 LEAST_SIMULATED = 20
 
@@ -89,7 +89,7 @@ class RaceResult:
         return self.best is not None
 
     def rates(self) -> RaceRates | None:
-        """Rates in simulated studies like this one; takes a second or two at the first call. None without bounds."""
+        """Rates in simulated studies like this one; takes up to a few seconds at the first call. None without bounds."""
         if not self.has_bounds or len(self.bounds) < 2:
             return None
         spread, noise = (float(f"{value:.3g}") for value in (self.spread, self.noise))
@@ -99,7 +99,7 @@ class RaceResult:
 def seeds_due(study: Study, trials: Sequence["FrozenTrial"]) -> SeedsDue:
     """The configurations that get another seed, when all trials of the study's search have ended.
 
-    A round that was begun is completed first, as decided from the trials before it, unless the search was continued since.
+    A round that was begun is completed first, as decided from the trials before it, unless the search was continued.
     """
     rounds = {trial.number: int(trial.user_attrs[RACE_ROUND]) for trial in trials if RACE_ROUND in trial.user_attrs}
     last = max(rounds.values(), default=0)

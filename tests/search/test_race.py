@@ -135,7 +135,7 @@ def test_every_view_names_the_winner_of_the_race(whole: tuple[Raced, list[tuple[
     assert "simulated studies like this one (24 configurations" in text and "at least" in text.splitlines()[2]
     values = results.to_dict()
     assert values["best_trial"] == best.trials[0]
-    assert values["racing"]["runs"] == len(runs) and values["racing"]["simulated"]["studies"] == 200
+    assert values["racing"]["runs"] == len(runs) and values["racing"]["simulated"]["studies"] == 400
     assert values["configurations"][0]["bound"] == best.bound
     folder = study.path.parent
     status = called("status", study.path, "--results", folder / "results", "--json", cwd=folder)
