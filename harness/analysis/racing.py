@@ -89,7 +89,7 @@ class RaceResult:
         return self.best is not None
 
     def rates(self) -> RaceRates | None:
-        """Rates in simulated studies like this one; takes up to a few seconds at the first call. None without bounds."""
+        """Rates in simulated studies like this one, within seconds at the first call. None without bounds."""
         if not self.has_bounds or len(self.bounds) < 2:
             return None
         spread, noise = (float(f"{value:.3g}") for value in (self.spread, self.noise))
