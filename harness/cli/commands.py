@@ -21,6 +21,7 @@ COMMANDS = (
     "reproduce",
     "power",
     "calibrate",
+    "simulate",
     "aa",
     "plot",
     "verify",
