@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # numpy comes with these
 
 PLACES = {"top1": 2, "val_loss": 4}
 """Decimals of a regret, by objective."""
+END_HEADINGS = ("wrong", "over the first", "held out", "networks", "given up", "time", "computed in")
 UNITS = {"top1": "points", "val_loss": "of the loss"}
 
 
@@ -22,19 +23,24 @@ def simulation_view(result: "RehearsalResult") -> RenderableType:
     """The regret of every policy after equal computing, and what the numbers mean."""
     rehearsal = result.rehearsal
     title = Text(rehearsal.table.study, style="bold").append(f"  {table_text(result)}", style="not bold dim")
-    values = simulation_table(result)
-    table = plain_table(values.headings[:1], values.headings[1:])
-    for row in values.rows:
-        table.add_row(*row)
-    return Group(title, table, Text(), *map(indented, note_lines(result)))
+    parts: list[RenderableType] = [title]
+    for values in simulation_tables(result):
+        table = plain_table(values.headings[:1], values.headings[1:])
+        for row in values.rows:
+            table.add_row(*row)
+        parts += [Text(values.title, style="dim"), table, Text()]
+    return Group(*parts, *map(indented, note_lines(result)))
 
 
-def simulation_table(result: "RehearsalResult") -> ResultTable:
-    """The regret of every policy, with what its searches cost."""
-    shares = (share_text(result, result.checkpoints[i]) for i in result.shown)
-    headings = ("policy", *shares, "wrong", "over the first", "held out", "networks", "given up", "time", "computed in")
-    rows = [(outcome.name, *_cells(result, outcome)) for outcome in result.outcomes]
-    return ResultTable("Regret after a share of the full grid's epochs", headings, rows)
+def simulation_tables(result: "RehearsalResult") -> tuple[ResultTable, ResultTable]:
+    """The regret of every policy by computing, and what its searches came to with all of it."""
+    shares = tuple(share_text(result, result.checkpoints[i]) for i in result.shown)
+    regrets = [(outcome.name, *_regret_cells(result, outcome)) for outcome in result.outcomes]
+    ends = [(outcome.name, *_end_cells(result, outcome)) for outcome in result.outcomes]
+    return (
+        ResultTable("Regret, by share of the full grid's epochs: median [quartiles]", ("policy", *shares), regrets),
+        ResultTable(f"After {shares[-1]}", ("policy", *END_HEADINGS), ends),
+    )
 
 
 def table_text(result: "RehearsalResult") -> str:
@@ -53,14 +59,16 @@ def share_text(result: "RehearsalResult", epochs: int) -> str:
     return f"{100 * epochs / grid_epochs(result):.2g} %"
 
 
-def _cells(result: "RehearsalResult", outcome: "PolicyOutcome") -> Iterator[str]:
-    metric = result.rehearsal.metric
+def _regret_cells(result: "RehearsalResult", outcome: "PolicyOutcome") -> Iterator[str]:
     for checkpoint in result.shown:
-        low, median, high = (_amount(value, metric) for value in outcome.at(checkpoint))
+        low, median, high = (_amount(value, result.rehearsal.metric) for value in outcome.at(checkpoint))
         yield f"{median} [{low}, {high}]"
+
+
+def _end_cells(result: "RehearsalResult", outcome: "PolicyOutcome") -> Iterator[str]:
     yield f"{outcome.wrong:.0%}"
     yield DASH if outcome is result.outcomes[0] else _difference(result, outcome)
-    yield DASH if outcome.held_out_mean is None else _amount(outcome.held_out_mean, metric)
+    yield DASH if outcome.held_out_mean is None else _amount(outcome.held_out_mean, result.rehearsal.metric)
     yield f"{outcome.mean_of('trials'):.0f}"
     yield f"{outcome.mean_of('pruned'):.0f}"
     yield format_duration(outcome.mean_of("clock_s"))

@@ -34,8 +34,9 @@ def test_a_finished_grid_is_replayed(finished: Path) -> None:
     assert ended.returncode == 0 and "curves: the runs of question" in ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[0] == "question  5 networks x 3 seeds x 4 epochs = 60 epochs"
-    assert lines[1].split()[:2] == ["policy", "10"]
-    assert [line.split()[0] for line in lines[2:5]] == ["tpe+successive_halving+1", "random+none+1", "first_epoch"]
+    assert lines[2].split()[:2] == ["policy", "10"]
+    assert [line.split()[0] for line in lines[3:6]] == [line.split()[0] for line in lines[9:12]]
+    assert [line.split()[0] for line in lines[3:6]] == ["tpe+successive_halving+1", "random+none+1", "first_epoch"]
     assert "A mean over 3 seeds has a standard error of" in " ".join(ended.stdout.split())
     assert (finished / "regret.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -208,7 +208,7 @@ def bench_certainty(
 def bench_search(output: Path | None, *, is_quick: bool) -> None:
     """Print the regret of simulated searches on the shipped table, and write it unless the run is quick."""
     from harness.diagnostics.bench.search import SEARCH_TABLE, search_results, simulate_searches
-    from harness.report.simulation import note_lines, simulation_table
+    from harness.report.simulation import note_lines, simulation_tables
     from harness.search.rehearsal import RehearsalResult
 
     def measure(log: ProgressCallback) -> Iterator[RehearsalResult]:
@@ -218,12 +218,12 @@ def bench_search(output: Path | None, *, is_quick: bool) -> None:
     conditions, (result,) = _measure(measure, is_quick=is_quick)
     results = search_results(result)
     targets = ResultTable("Targets", HEADINGS, [tuple(_cells(each)) for each in results])
-    tables, note = [simulation_table(result), targets], " ".join(note_lines(result))
-    _print([table_text(tables[0]), results_table(results)], note)
+    simulated, note = simulation_tables(result), " ".join(note_lines(result))
+    _print([*map(table_text, simulated), results_table(results)], note)
     folder = output or (None if is_quick else BENCH_RESULTS)
     if folder is not None:
         path = _named(folder, "search.md")
-        text = markdown(f"Searches of {SEARCH_TABLE.name}", conditions, tables, note)
+        text = markdown(f"Searches of {SEARCH_TABLE.name}", conditions, [*simulated, targets], note)
         path.write_text(text, encoding="utf-8")
         print(f"written: {path}")
 
