@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from harness.errors import DataError, NotFound
+from harness.errors import DataError, NotFound, UserError
 from harness.system.atomic_write import atomic_write
 
 if TYPE_CHECKING:
@@ -96,13 +96,20 @@ def table_path(results: Path, study: str) -> Path:
 
 
 def write_table(table: CurveTable, path: Path) -> int:
-    """Write a table, atomically; returns its size in bytes. The same table gives the same bytes."""
+    """Write a table, atomically; returns its size in bytes. The same table gives the same bytes.
+
+    Raises `UserError` if the folder cannot be written.
+    """
     values = _values(table)
     text = _canonical({"format": FORMAT, "version": VERSION, "digest": _digest(values), **values})
     packed = gzip.compress(text.encode(), compresslevel=9, mtime=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, is_shared=True) as partial:
-        partial.write_bytes(packed)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, is_shared=True) as partial:
+            partial.write_bytes(packed)
+    except OSError as error:
+        rule = f"the folder of a table must be writable ({error.strerror or error})"
+        raise UserError(rule, value=str(path.parent)) from error
     return len(packed)
 
 

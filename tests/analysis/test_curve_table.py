@@ -13,7 +13,7 @@ from tiny_studies import EPOCHS, Played, quality, well
 from harness.analysis.curve_table import CurveTable, read_table, table_path, write_table
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.analysis.table_recording import record_table, require_replayable
-from harness.errors import DataError, NotFound, StudyError
+from harness.errors import DataError, NotFound, StudyError, UserError
 from harness.training.run import Ended, Job, Record, RunState
 
 
@@ -136,3 +136,9 @@ def test_a_table_of_another_proxy_or_of_fewer_values_is_refused(table: CurveTabl
     costs = space_file(tmp_path / "costs", objectives={"macs": "minimize"})
     with pytest.raises(StudyError, match="must be top1 or val_loss to be replayed"):
         require_replayable(costs, table, open_space(costs), "T")
+
+
+def test_a_folder_that_cannot_be_written_is_named(table: CurveTable, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="the folder of a table must be writable"):
+        write_table(table, tmp_path / "file" / "a.json.gz")
