@@ -35,6 +35,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
+	$(BIN)/python -m harness.cli bench search
 	$(BIN)/python -m harness.cli bench certainty
 	$(BIN)/python -m harness.cli bench
 	$(BIN)/python -m harness.cli bench dwconv
