@@ -16,10 +16,9 @@ study: setup
 # The tests write thousands of small databases, and a busy disk takes about 0.1 s to flush one: in memory where 4 GiB are free.
 # Tests that run alone have the usual temporary folder, whose locks keep trainings and measurements of this machine apart.
 MEMORY := $(shell df -P -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4194304 {print "TMPDIR=/dev/shm"}')
-# One process more than there are processors, because some tests wait for processes that they start. A process that has
-# run its tests takes half of those that another has left.
+# A process that has run its tests takes half of those that another has left.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
+PARALLEL := --numprocesses auto --dist worksteal
 
 test: setup
 	$(MEMORY) $(PYTEST) $(PARALLEL) -m "not long and not alone" --hypothesis-profile brief
