@@ -120,16 +120,10 @@ def test_few_searches_end_too_early(noise: float, limit: float) -> None:
 @pytest.mark.parametrize(
     ("draw", "noise", "limit", "most"),
     [
-        (normal, 0.3, 0.1, 0.05),
-        (normal, 0.3, 0.03, 0.08),
         (normal, 1.0, 0.1, 0.06),
-        (normal, 1.0, 0.03, 0.05),
         (normal, 3.0, 0.1, 0.13),
-        (left_skewed, 0.3, 0.1, 0.03),
         (left_skewed, 1.0, 0.1, 0.05),
-        (left_skewed, 3.0, 0.1, 0.13),
         (exponential, 0.3, 0.1, 0.15),
-        (exponential, 1.0, 0.1, 0.15),
     ],
 )
 def test_the_share_of_searches_that_end_too_early(

@@ -11,6 +11,7 @@ from rich.console import Group
 from tiny_studies import (
     EPOCHS,
     FOUR,
+    INLINE,
     RAY,
     TINY,
     Played,
@@ -160,7 +161,7 @@ def test_a_budget_is_kept_by_workers_of_ray_and_a_larger_one_continues(tmp_path:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "`search.budget` does not allow the next run: 3 of 3 runs, 6 epochs" in " ".join(ran.stdout.split())
     write_study(tmp_path, TINY, search={"seeds": 2, "budget": {"epochs": 8}})
-    again = harness("run", "study.yaml", "--workers", "2", cwd=tmp_path, **RAY)
+    again = called("run", path, *INLINE, cwd=tmp_path)
     assert again.returncode == 0 and "The search ended" not in again.stdout, again.stdout + again.stderr
     values = json.loads(called("status", path, "--json", cwd=tmp_path).stdout)
     assert values["budget"]["used"]["runs"] == 4 and values["budget"]["used"]["epochs"] == 8
