@@ -105,7 +105,7 @@ def test_the_intervals_of_a_rung_and_below_its_ceiling_contain_the_true_values(
     """
     generator = np.random.default_rng([n, int(10 * noise), levels or 0])
 
-    def sample(size: int) -> tuple[Any, Any]:
+    def sample(size: int) -> tuple[Any, ...]:
         quality = generator.normal(size=(size, 1))
         final = quality + generator.normal(0, noise, (size, 3))
         early = 0.7 * final + generator.normal(0, 0.7, (size, 3))
@@ -115,7 +115,7 @@ def test_the_intervals_of_a_rung_and_below_its_ceiling_contain_the_true_values(
         others = [[other for other in range(3) if other != seed] for seed in range(3)]
         return [(first[:, seed], last[:, rest].mean(axis=1)) for seed, rest in enumerate(others)]
 
-    def taus(early: Any, final: Any) -> tuple[float, float]:
+    def taus(early: Any, final: Any) -> tuple[float, ...]:
         return tuple(
             float(np.mean([stats.kendalltau(*pair).statistic for pair in series(first, final)]))
             for first in (early, final)

@@ -35,7 +35,7 @@ def script(noise: float = 1.0, *, early: float = 1.0) -> Script:
 
     def play(job: Job) -> Iterator[Record]:
         spec, dice = job.run.spec, random.Random(job.run.id)
-        quality = 60.0 + 0.5 * spec.K[0] + 0.3 * spec.K[3] + spec.shortcut + dice.gauss(0, noise)
+        quality = 60.0 + 0.5 * spec.K[0] + 0.3 * spec.K[3] + bool(spec.shortcut) + dice.gauss(0, noise)
         yield started()
         yield Measured("synflow_log10", 10.0 + spec.K[0] + 0.1 * spec.K[3])
         yield Measured("naswot_logdet", -quality + dice.gauss(0, 0.1))
