@@ -45,8 +45,8 @@ def answer_lines(result: "TrustResult") -> list[str]:
     lines = []
     if result.first_rung is not None:
         lines.append(
-            f"The first rung chose among proposals by {result.first_rung}, before any training: what it ranks low is "
-            "missing here."
+            f"The first rung chose among the sampler's proposals by {result.first_rung}, before any training; "
+            "space-filling configurations are not chosen so."
         )
     decisions = [rung for rung in result.rungs.rungs if rung.is_decision]
     if decisions:
