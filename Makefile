@@ -35,7 +35,6 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	$(BIN)/python -m harness.cli bench search
 	$(BIN)/python -m harness.cli bench certainty
 	$(BIN)/python -m harness.cli bench
 	$(BIN)/python -m harness.cli bench dwconv

@@ -177,17 +177,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _table(content: Mapping[str, Any], path: Path) -> CurveTable:
     try:
         configurations = tuple(RecordedConfiguration(**values) for values in content["configurations"])
-        pairs = {"axes": tuple, "seeds": tuple, "environments": tuple}
         others: dict[str, Any] = {
-            key: pairs.get(key, _same)(value) for key, value in content.items() if key != "configurations"
+            key: tuple(value) if key in ("axes", "seeds", "environments") else value
+            for key, value in content.items()
+            if key != "configurations"
         }
         return CurveTable(**others, configurations=configurations)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"The keys of a table must be those of its format ({error})", place=str(path)) from error
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _check(table: CurveTable, path: Path) -> None:

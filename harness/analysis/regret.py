@@ -7,10 +7,13 @@ seen the same values is judged too well by them, so its choice is judged on a se
 Shapes: N networks, S seeds.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from harness.analysis.statistics.two_way import residual_variance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,9 +76,7 @@ class Judge:
         networks, seeds = self.values.shape
         if networks < 2 or seeds < 2:
             return None
-        means, shared = self.values.mean(axis=1, keepdims=True), self.values.mean(axis=0, keepdims=True)
-        residuals = self.values - means - shared + self.values.mean()
-        return float(((residuals**2).sum() / ((networks - 1) * (seeds - 1))) ** 0.5)
+        return math.sqrt(residual_variance(self.values))
 
     @property
     def standard_error(self) -> float | None:

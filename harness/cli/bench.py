@@ -124,7 +124,7 @@ def _add_bench_network(subjects: Subparsers) -> None:
 
 
 def _add_bench_search(subjects: Subparsers) -> None:
-    about = "the regret of simulated searches on the table of curves that ships, against computing"
+    about = "the regret of simulated searches on the table of curves of replknet_small.yaml, against computing"
     _add_bench_output(subjects.add_parser("search", help=about, description=f"Measure {about}."))
 
 

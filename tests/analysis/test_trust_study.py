@@ -185,7 +185,7 @@ def test_a_wide_interval_does_not_state_that_a_score_is_worth_nothing(finished_s
     unclear = ScoreCorrelation("grad_norm", {SPACE_FILLING: RankCorrelation(0.4, (-0.05, 0.8), 12)})
     result = replace(trust_of(finished_search), scores=(unclear,), first_rung="grad_norm")
     lines = list(score_lines(result))
-    assert "chose among proposals by grad_norm" in answer_lines(result)[0]
+    assert "chose among the sampler's proposals by grad_norm" in answer_lines(result)[0]
     assert lines[0] == (
         "Not shown to be worth anything here, because the interval of tau contains 0 (n = 12 space-filling): grad_norm "
         "0.40 [-0.05, 0.80]."

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from harness.analysis.statistics.two_way import residual_variance
+
 CONFIDENCE = 0.95
 """Confidence of the upper limit of the spread, and of the lower limit of the true value of the best."""
 
@@ -49,7 +51,7 @@ def expected_gain(values: npt.NDArray[np.float64], best: float, *, share: float 
     assert trials >= 2 and seeds >= 2, "two trials with two seeds"
     means = values.mean(axis=1)
     center = float(means.mean())
-    noise = _residual_variance(values) / seeds
+    noise = residual_variance(values) / seeds
     degrees = trials - 1
     total = float(means.var(ddof=1)) * degrees / float(chi2.ppf(1 - CONFIDENCE, degrees))
     spread = max(0.0, total - noise)
@@ -62,10 +64,3 @@ def expected_gain(values: npt.NDArray[np.float64], best: float, *, share: float 
     z = (center - low) / scale
     gain = share * scale * (float(norm.pdf(z)) + z * float(norm.cdf(z)))
     return ExpectedGain(gain, estimate, math.sqrt(spread), math.sqrt(noise))
-
-
-def _residual_variance(values: npt.NDArray[np.float64]) -> float:
-    """The variance of a value that neither its trial nor its seed explains."""
-    trials, seeds = values.shape
-    residuals = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0, keepdims=True) + values.mean()
-    return float((residuals**2).sum() / ((trials - 1) * (seeds - 1)))
