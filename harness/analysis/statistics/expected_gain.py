@@ -45,7 +45,7 @@ def expected_gain(values: npt.NDArray[np.float64], best: float, *, share: float 
     `values` (trials, seeds) are those of the last trials, with the same seeds, two or more of each; `best` is the best
     mean over these seeds of any trial; `share` is the share of trials that end with a value.
     """
-    from scipy.stats import chi2, norm
+    from scipy.special import chdtri, ndtr, ndtri  # a tenth of the time of the distributions of scipy.stats
 
     trials, seeds = values.shape
     assert trials >= 2 and seeds >= 2, "two trials with two seeds"
@@ -53,14 +53,15 @@ def expected_gain(values: npt.NDArray[np.float64], best: float, *, share: float 
     center = float(means.mean())
     noise = residual_variance(values) / seeds
     degrees = trials - 1
-    total = float(means.var(ddof=1)) * degrees / float(chi2.ppf(1 - CONFIDENCE, degrees))
+    total = float(means.var(ddof=1)) * degrees / float(chdtri(degrees, CONFIDENCE))
     spread = max(0.0, total - noise)
     if spread == 0:
         return ExpectedGain(0.0, center, 0.0, math.sqrt(noise))
     kept = spread / (spread + noise)
     estimate = center + kept * (best - center)
-    low = estimate - float(norm.ppf(CONFIDENCE)) * math.sqrt(kept * noise)
+    low = estimate - float(ndtri(CONFIDENCE)) * math.sqrt(kept * noise)
     scale = math.sqrt(spread)
     z = (center - low) / scale
-    gain = share * scale * (float(norm.pdf(z)) + z * float(norm.cdf(z)))
+    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    gain = share * scale * (density + z * float(ndtr(z)))
     return ExpectedGain(gain, estimate, math.sqrt(spread), math.sqrt(noise))
