@@ -14,11 +14,10 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-import yaml
-
 from harness.analysis.statistics import ExtendedPlan, Plan, plan_after
 from harness.config.study import Claim, Study
 from harness.config.study_growth import seeds_of
+from harness.config.yaml_file import parse_stored
 from harness.errors import NotFound
 from harness.storage import RunRow, Store, StudyRow
 from harness.storage.rows import CLAIMS_EVENT
@@ -163,7 +162,7 @@ class _StoredClaims:
 
 @lru_cache(maxsize=64)
 def _stored_claims(resolved: str) -> _StoredClaims:
-    values: dict[str, Any] = yaml.safe_load(resolved) or {}
+    values: dict[str, Any] = parse_stored(resolved) or {}
     claims, search = values.get("claims") or (), values.get("search") or {}
     first = search.get("seeds", 3)
     plan = first, max(first, search.get("max_seeds") or 0)

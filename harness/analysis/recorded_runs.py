@@ -15,6 +15,7 @@ from harness.analysis.objective import spread_of
 from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_study_reader
 from harness.config.recipes.proxy import REVISION, ProxyRecipe
+from harness.config.yaml_file import parse_stored
 from harness.errors import NotFound, SpecError, UserError
 from harness.models.spec.network import NetworkSpec
 from harness.storage.workspace import Workspace
@@ -183,7 +184,7 @@ def _recipe(run: Mapping[str, Any], values: Mapping[str, Any], file: Path) -> Pr
             return ProxyRecipe.model_validate(holder["recipe"])
     study_file = file.with_name(STUDY)
     try:
-        return ProxyRecipe.model_validate(yaml.safe_load(study_file.read_text(encoding="utf-8"))["proxy"])
+        return ProxyRecipe.model_validate(parse_stored(study_file.read_text(encoding="utf-8"))["proxy"])
     except (OSError, KeyError, TypeError, yaml.YAMLError, ValidationError) as error:
         raise UserError(
             f"a summary without a recipe must have its resolved {STUDY} next to it ({printable(str(error))[:200]})",

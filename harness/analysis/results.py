@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-import yaml
-
 from harness.analysis.claims import ClaimResult
 from harness.analysis.configuration_result import (
     ConfigurationResult,
@@ -28,6 +26,7 @@ from harness.analysis.run_status import trials_by_configuration
 from harness.analysis.study_budget import BudgetStatus, budget_status
 from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import Study
+from harness.config.yaml_file import parse_stored
 from harness.errors import NotFound
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
 from harness.storage.rows import BUDGET_ENDED, REASONS_ENDED, TRIAL_ENDED
@@ -224,7 +223,7 @@ def study_results(
 def _search_values(study: Study, store: Store) -> dict[str, Any]:
     """The keys `search` of the study as it was run last; those of its file if the store has none."""
     try:
-        stored = yaml.safe_load(store.study(study.study).resolved).get("search") or {}
+        stored = parse_stored(store.study(study.study).resolved).get("search") or {}
     except NotFound:
         stored = {}
     return {**study.search.model_dump(mode="json"), **stored}

@@ -41,14 +41,17 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     _add_bench_certainty(subjects)
     _add_bench_dwconv(subjects)
     _add_bench_network(subjects)
+    _add_bench_search(subjects)
     return parser
 
 
 def run(args: Namespace) -> int:
     """Measure, print the results, and write them."""
-    {None: _bench, "certainty": _bench_certainty, "dwconv": _bench_dwconv, "network": _bench_network}[args.subject](
-        args
-    )
+    if args.subject is None:
+        _bench(args)
+    else:
+        subjects = {"certainty": _bench_certainty, "dwconv": _bench_dwconv, "network": _bench_network}
+        {**subjects, "search": _bench_search}[args.subject](args)
     return 0
 
 
@@ -120,6 +123,11 @@ def _add_bench_network(subjects: Subparsers) -> None:
     )
 
 
+def _add_bench_search(subjects: Subparsers) -> None:
+    about = "the regret of simulated searches on the table of curves of replknet_small.yaml, against computing"
+    _add_bench_output(subjects.add_parser("search", help=about, description=f"Measure {about}."))
+
+
 def _add_bench_device(bench: ArgumentParser) -> None:
     bench.add_argument("--device", choices=("cpu", "cuda"), help="device (default: the GPU if there is one)")
     bench.add_argument(
@@ -151,6 +159,12 @@ def _bench_certainty(args: Namespace) -> None:
         return calibrate(open_calibration(plan_calibration(load_study(study)), options, None), options, is_quiet=False)
 
     bench_certainty(run_calibration, args.output, is_quick=args.quick)
+
+
+def _bench_search(args: Namespace) -> None:
+    from harness.diagnostics.bench.actions import bench_search
+
+    bench_search(args.output, is_quick=args.quick)
 
 
 def _bench_dwconv(args: Namespace) -> None:

@@ -23,6 +23,7 @@ COMMANDS = (
     "reproduce",
     "power",
     "calibrate",
+    "simulate",
     "aa",
     "plot",
     "verify",

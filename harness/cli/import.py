@@ -2,8 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Subparsers, add_study_command, print_next, study_options, workspace_of
+
+if TYPE_CHECKING:
+    from harness.storage import Store
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
@@ -35,7 +39,7 @@ def run(args: Namespace) -> int:
     file, workspace = load_study(args.file, is_quick=args.quick), workspace_of(args)
     name = file.study.study
     with ExitStack() as opened:
-        source = opened.enter_context(Store.open(_database(args.source), read_only=True))
+        source = opened.enter_context(_open_source(args.source))
         study_changes(file, source)
         try:
             with Store.open(workspace.database, read_only=True) as here:
@@ -60,6 +64,19 @@ def run(args: Namespace) -> int:
     )
     print_next([(command_line("run", args.file, study_options(args)), "continue the study here")])
     return 0
+
+
+def _open_source(source: str) -> "Store":
+    """Open the other database. Raises `NotFound`, which names the option, if it is not there."""
+    from harness.errors import NotFound
+    from harness.storage import Store
+
+    try:
+        return Store.open(_database(source), read_only=True)
+    except NotFound as error:
+        rule = "`--from` must name a results folder or a database with a study"
+        remedy = "Give the folder that `harness run` wrote there (by default `results`), its `studies.db`, or a URL."
+        raise NotFound(rule, value=source, remedy=remedy) from error
 
 
 def _database(source: str) -> str | Path:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from harness.config.axes import Range
 from harness.config.search_methods import traits_of
 from harness.config.space import plain_fields
 from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study, WeightedValues
+from harness.config.yaml_file import parse_stored
 from harness.errors import StudyError
 from harness.models.spec.network import NetworkSpec
 
@@ -87,7 +86,7 @@ def _read(resolved: str) -> dict[str, Any]:
 
     Missing fields of a network have their default, too.
     """
-    values: dict[str, Any] = yaml.safe_load(resolved)
+    values: dict[str, Any] = parse_stored(resolved)
     bases = {name: _with_defaults(base) for name, base in (values.get("bases") or {}).items()}
     proxy = {"resample": "none"} | (values.get("proxy") or {})
     return {**values, "base": _with_defaults(values.get("base")), "bases": bases, "proxy": proxy}

@@ -51,8 +51,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+class _StoredLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
 for _name, _pattern, _first in _RESOLVERS:
     _Loader.add_implicit_resolver(_TAG + _name, _pattern, _first)
+    _StoredLoader.add_implicit_resolver(_TAG + _name, _pattern, _first)
     _Dumper.add_implicit_resolver(_TAG + _name, _pattern, _first)
 
 
@@ -97,6 +102,14 @@ def read_document(path: Path) -> Document:
         remedy = "Write lines such as `base: replknet_nano`."
         raise StudyError(rule, value=quoted(data), place=f"{path}:{node.start_mark.line + 1}", remedy=remedy)
     return Document(path, text, data, builder.lines)
+
+
+def parse_stored(text: str) -> Any:
+    """The values of YAML that `write_yaml` has written, such as a stored study; ten times as fast as `read_document`.
+
+    Text such as `on` or `2026-12-01` is text, as in `read_document`. Raises `yaml.YAMLError`.
+    """
+    return yaml.load(text, _StoredLoader)
 
 
 def combined(path: Path, problems: list[StudyError]) -> StudyError:

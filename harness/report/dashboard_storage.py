@@ -16,7 +16,6 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import yaml
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
@@ -29,6 +28,7 @@ from harness.analysis.results import StudyResults, study_results
 from harness.analysis.run_status import trial_status
 from harness.analysis.study_reader import rejected_proposals
 from harness.config.study import Study
+from harness.config.yaml_file import parse_stored
 from harness.errors import SpecError, StudyError, UserError
 from harness.storage import Store
 from harness.storage.delegation import delegated
@@ -217,7 +217,7 @@ class DashboardStorage(BaseStorage):
         """The study's file; None if it is not of the harness, or of a version whose files this one cannot read."""
         if name not in self._studies:
             try:
-                self._studies[name] = Study.model_validate(yaml.safe_load(self._store.study(name).resolved))
+                self._studies[name] = Study.model_validate(parse_stored(self._store.study(name).resolved))
             except (UserError, ValidationError):
                 return None
         return self._studies[name]

@@ -43,6 +43,11 @@ def answer_view(result: "TrustResult") -> list[RenderableType]:
 def answer_lines(result: "TrustResult") -> list[str]:
     """The sentences of a study's answer: the last rung of the pruner, its coin tosses, and the scores."""
     lines = []
+    if result.first_rung is not None:
+        lines.append(
+            f"The first rung chose among the sampler's proposals by {result.first_rung}, before any training; "
+            "space-filling configurations are not chosen so."
+        )
     decisions = [rung for rung in result.rungs.rungs if rung.is_decision]
     if decisions:
         lines.append(_decision_line(result, decisions[-1]))
@@ -227,7 +232,7 @@ def score_lines(result: "TrustResult") -> Iterator[str]:
         yield f"Not shown to be worth anything here, because the interval of tau contains 0{of}: {join_words(unclear)}."
     if len(known) < len(by_name):
         few = [name for name in by_name if name not in known]
-        yield f"Too few configurations for a statement, or equal scores: {join_words(few)}."
+        yield f"Too few configurations for a statement, or equal scores or results: {join_words(few)}."
     if "synflow_log10" not in by_name:
         yield "With `measures: [zero_cost]` below `proxy`, runs record SynFlow, gradient norm, NASWOT and their field."
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import yaml
-
 from harness.analysis.results import results_limit_sentence, study_results
 from harness.config.enqueue import AT, BestOf, best_of, entry_text, listed_candidate, network_candidate
 from harness.config.space import Candidate, Space
 from harness.config.study import Study
 from harness.config.study_file import StudyFile
+from harness.config.yaml_file import parse_stored
 from harness.errors import NotFound, StudyError
 from harness.storage import Store, load_study
 
@@ -48,7 +47,7 @@ def _best(of: BestOf, space: Space, store: Store | None) -> Iterator[Candidate]:
     if store is None or of.study not in studies:
         remedy = f"Run it first, or import it; studies there: {', '.join(studies) or 'none'}."
         raise StudyError(rule, value=of.study, remedy=remedy)
-    study = Study.model_validate(yaml.safe_load(store.study(of.study).resolved))
+    study = Study.model_validate(parse_stored(store.study(of.study).resolved))
     try:
         trials = load_study(store, of.study).get_trials(deepcopy=False)
     except NotFound as error:

@@ -31,6 +31,7 @@ from harness.storage.optuna_storage import optuna_storage
 from harness.storage.store import BATCH, Store
 from harness.storage.tables import Base
 from harness.storage.transitions import DATA_EVENT, SETTLED
+from harness.system.atomic_write import atomic_write
 from harness.system.fingerprint import fingerprint
 from harness.training.run import Job, RunState
 
@@ -387,9 +388,8 @@ def _copy_files(row: Row, source: Store, results: Path, target: Store) -> int:
     for path, place in ((theirs.checkpoint, ours.checkpoint), (theirs.log, ours.log)):
         if path.is_file() and not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
-            part = place.with_name(f"{place.name}.part")
-            shutil.copyfile(path, part)
-            part.replace(place)
+            with atomic_write(place) as partial:
+                shutil.copyfile(path, partial)
             copied += 1
     return copied
 

@@ -5,7 +5,7 @@ All are plain values, which are sent between processes and stored; this module d
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,12 +25,18 @@ class Run:
     seed: int
     data: str | None = None
     """Digest of the content of a data set that is read from disk (`DataInfo.digest`); None for generated data."""
+    _id: str | None = field(default=None, init=False, repr=False, compare=False)
+    """The id after its first use: a driver reads it a dozen times for each run."""
 
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits, a function of only spec, recipe, seed and data."""
-        parts: list[object] = [self.spec.fingerprint(), self.recipe.fingerprint(), self.seed]
-        return fingerprint(parts if self.data is None else [*parts, self.data])
+        if self._id is None:
+            parts: list[object] = [self.spec.fingerprint(), self.recipe.fingerprint(), self.seed]
+            id = fingerprint(parts if self.data is None else [*parts, self.data])
+            object.__setattr__(self, "_id", id)
+            return id
+        return self._id
 
     @property
     def configuration(self) -> tuple[str, str]:

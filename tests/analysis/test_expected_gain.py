@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.stats import norm
 from tiny_studies import EPOCHS, Played, epoch, started
@@ -23,20 +24,23 @@ from harness.storage import Store
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
 SEEDS = 3
+Floats = npt.NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int], Floats]
+"""A function that draws so many true values."""
 
 
-def normal(generator: np.random.Generator) -> float:
-    return float(generator.normal())
+def normal(generator: np.random.Generator, count: int) -> Floats:
+    return generator.normal(size=count)
 
 
-def left_skewed(generator: np.random.Generator) -> float:
+def left_skewed(generator: np.random.Generator, count: int) -> Floats:
     """As accuracies are: many near the best, a long tail below; mean 0, standard deviation 1."""
-    return (float(generator.beta(5, 1.5)) - 0.7692) / 0.1539
+    return (generator.beta(5, 1.5, count) - 0.7692) / 0.1539
 
 
-def exponential(generator: np.random.Generator) -> float:
+def exponential(generator: np.random.Generator, count: int) -> Floats:
     """A few trials are far ahead of all others, which the normal model does not expect."""
-    return float(generator.exponential()) - 1
+    return generator.exponential(size=count) - 1
 
 
 class End(NamedTuple):
@@ -47,15 +51,15 @@ class End(NamedTuple):
     """The true expected gain of a further trial; None if the rule did not end the search."""
 
 
-def search(draw: Callable[[np.random.Generator], float], noise: float, limit: float, seed: int, most: int = 120) -> End:
+def search(draw: Draw, noise: float, limit: float, seed: int, most: int = 120) -> End:
     """A search of independent trials, with a shared effect of each seed, that looks after every trial."""
     generator = np.random.default_rng(seed)
-    reference = np.array([draw(generator) for _ in range(4_000)])
+    reference = draw(generator, 4_000)
     shared = generator.normal(0, 1, SEEDS)
     truth: list[float] = []
     values: list[Any] = []
     for number in range(1, most + 1):
-        truth.append(draw(generator))
+        truth.append(float(draw(generator, 1)[0]))
         values.append(truth[-1] + shared + generator.normal(0, noise, SEEDS))
         if number < PLATEAU_TRIALS:
             continue
@@ -67,9 +71,7 @@ def search(draw: Callable[[np.random.Generator], float], noise: float, limit: fl
     return End(most, None)
 
 
-def rates(
-    draw: Callable[[np.random.Generator], float], noise: float, limit: float, studies: int
-) -> tuple[float, float]:
+def rates(draw: Draw, noise: float, limit: float, studies: int) -> tuple[float, float]:
     """The shares of searches that the rule ended, and that it ended too early."""
     ends = [search(draw, noise, limit, seed) for seed in range(studies)]
     ended = [end.gain for end in ends if end.gain is not None]
@@ -120,21 +122,13 @@ def test_few_searches_end_too_early(noise: float, limit: float) -> None:
 @pytest.mark.parametrize(
     ("draw", "noise", "limit", "most"),
     [
-        (normal, 0.3, 0.1, 0.05),
-        (normal, 0.3, 0.03, 0.08),
         (normal, 1.0, 0.1, 0.06),
-        (normal, 1.0, 0.03, 0.05),
         (normal, 3.0, 0.1, 0.13),
-        (left_skewed, 0.3, 0.1, 0.03),
         (left_skewed, 1.0, 0.1, 0.05),
-        (left_skewed, 3.0, 0.1, 0.13),
         (exponential, 0.3, 0.1, 0.15),
-        (exponential, 1.0, 0.1, 0.15),
     ],
 )
-def test_the_share_of_searches_that_end_too_early(
-    draw: Callable[[np.random.Generator], float], noise: float, limit: float, most: float
-) -> None:
+def test_the_share_of_searches_that_end_too_early(draw: Draw, noise: float, limit: float, most: float) -> None:
     """Of 300 searches of at most 120 trials each."""
     assert rates(draw, noise, limit, studies=300)[1] <= most
 
@@ -158,7 +152,7 @@ def scripted(spread: float, noise: float) -> Callable[[Job], Iterator[Record]]:
     return script
 
 
-@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("slots", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_a_driven_search_ends_at_its_plateau_and_continues_without_the_rule(tmp_path: Path, slots: int) -> None:
     played = Played(tmp_path, **AXES, search=RANDOM | {"plateau": 0.5})
     events = [event for event, _, _ in played.events(scripted(1.0, 0.2), slots=slots)]
@@ -172,8 +166,8 @@ def test_a_driven_search_ends_at_its_plateau_and_continues_without_the_rule(tmp_
         assert reader.results().ended == ended.reason
     again = Played(tmp_path, **AXES, search=RANDOM | {"plateau": 0.5})
     assert not [event for event, _, _ in again.events(scripted(1.0, 0.2)) if not hasattr(event, "study")]
-    further = Played(tmp_path, **AXES, search=RANDOM)
+    further = Played(tmp_path, **AXES, search=RANDOM | {"trials": len(trials) + 2})
     for _ in further.events(scripted(1.0, 0.2)):
         pass
     with Store.open(further.workspace.database) as store:
-        assert len(store.trial_runs("question")) >= 60
+        assert len(store.trial_runs("question")) == len(trials) + 2

@@ -109,17 +109,17 @@ def test_the_intervals_of_a_rung_and_below_its_ceiling_contain_the_true_values(
         quality = generator.normal(size=(size, 1))
         final = quality + generator.normal(0, noise, (size, 3))
         early = 0.7 * final + generator.normal(0, 0.7, (size, 3))
-        return tuple(values if levels is None else np.round(values * levels / 4) for values in (early, final))
+        return (early, final) if levels is None else (np.round(early * levels / 4), np.round(final * levels / 4))
 
     def series(first: Any, last: Any) -> list[Any]:
         others = [[other for other in range(3) if other != seed] for seed in range(3)]
         return [(first[:, seed], last[:, rest].mean(axis=1)) for seed, rest in enumerate(others)]
 
     def taus(early: Any, final: Any) -> tuple[float, float]:
-        return tuple(
-            float(np.mean([stats.kendalltau(*pair).statistic for pair in series(first, final)]))
-            for first in (early, final)
-        )
+        def mean(first: Any) -> float:
+            return float(np.mean([stats.kendalltau(*pair).statistic for pair in series(first, final)]))
+
+        return mean(early), mean(final)
 
     true = np.mean([taus(*sample(400)) for _ in range(20)], axis=0)
     held, repetitions = np.zeros(3), 300

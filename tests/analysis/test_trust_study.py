@@ -11,9 +11,9 @@ import pytest
 from tiny_studies import EPOCHS, Played, Script, called, epoch, started, text_of
 
 from harness.analysis.pruned_decisions import LEAST_DEGREES
-from harness.analysis.statistics.rank_correlation import LEAST_CONFIGURATIONS, rank_correlation
+from harness.analysis.statistics.rank_correlation import LEAST_CONFIGURATIONS, RankCorrelation, rank_correlation
 from harness.analysis.study_reader import open_study_reader
-from harness.analysis.trust import TrustResult, study_trust
+from harness.analysis.trust import ScoreCorrelation, TrustResult, study_trust
 from harness.analysis.trust_observations import Population
 from harness.analysis.trust_values import trust_values
 from harness.errors import UserError
@@ -35,7 +35,7 @@ def script(noise: float = 1.0, *, early: float = 1.0) -> Script:
 
     def play(job: Job) -> Iterator[Record]:
         spec, dice = job.run.spec, random.Random(job.run.id)
-        quality = 60.0 + 0.5 * spec.K[0] + 0.3 * spec.K[3] + spec.shortcut + dice.gauss(0, noise)
+        quality = 60.0 + 0.5 * spec.K[0] + 0.3 * spec.K[3] + spec.at("shortcut", 0) + dice.gauss(0, noise)
         yield started()
         yield Measured("synflow_log10", 10.0 + spec.K[0] + 0.1 * spec.K[3])
         yield Measured("naswot_logdet", -quality + dice.gauss(0, 0.1))
@@ -68,9 +68,9 @@ def finished_search(tmp_path_factory: pytest.TempPathFactory) -> Played:
 def test_a_rung_is_compared_with_the_other_seeds_and_its_ceiling_with_itself(tmp_path: Path) -> None:
     """On a grid that is trained whole, the numbers follow from the values of the script."""
     search = {"seeds": 3}
-    study = played(tmp_path, axes=AXES | {"reparam": [None]}, search=search)
+    study = played(tmp_path, axes=AXES | {"reparam": [None], "shortcut": [True]}, search=search)
     result = trust_of(study)
-    assert result.finished == {SPACE_FILLING: 24} and result.population is SPACE_FILLING
+    assert result.finished == {SPACE_FILLING: 12} and result.population is SPACE_FILLING
     curves = curves_of(study)
     for rung in result.rungs.rungs:
         series = []
@@ -125,6 +125,7 @@ def test_survivors_alone_understate_a_rung(tmp_path: Path) -> None:
     assert sum(differences) / len(differences) > 0
 
 
+@pytest.mark.long
 def test_without_a_share_that_nothing_selected_the_numbers_are_those_of_survivors(tmp_path: Path) -> None:
     result = trust_of(played(tmp_path, search=KEYS["search"] | {"space_filling": 0.0}))
     assert result.population is SURVIVORS and set(result.finished) == {SURVIVORS}
@@ -146,6 +147,7 @@ def test_what_a_sampler_chose_without_a_pruner_is_named(tmp_path: Path) -> None:
     assert "whose noise is in both" in notes and "not of the space" in notes
 
 
+@pytest.mark.long
 def test_a_full_budget_that_orders_nothing_is_named(tmp_path: Path) -> None:
     search = {"sampler": "random", "trials": 20, "seeds": 2}
     chance = trust_of(played(tmp_path, script(100.0), search=search))
@@ -170,16 +172,27 @@ def test_scores_are_worth_what_their_intervals_say(finished_search: Played) -> N
     assert scores["synflow_log10"].is_positive
     assert not scores["grad_norm"].is_positive and not scores["naswot_logdet"].is_positive
     assert scores["naswot_logdet"].interval is not None and scores["naswot_logdet"].interval[1] < 0
-    useful, opposite, unclear = (
-        next(line for line in score_lines(result) if words in line)
-        for words in ("as their training does", "the other way round", "Not shown to be worth anything")
+    lines = list(score_lines(result))
+    useful, opposite = (
+        next(line for line in lines if words in line) for words in ("as their training does", "the other way round")
     )
-    assert "synflow_log10" in useful and "naswot_logdet" in opposite and "grad_norm" in unclear
-    n = result.finished[SPACE_FILLING]
-    assert all(f"(n = {n} space-filling)" in line for line in (useful, opposite, unclear))
-    assert all(line in " ".join(answer_lines(result)) for line in (useful, opposite, unclear))
+    assert "synflow_log10" in useful and "naswot_logdet" in opposite
+    assert all(f"(n = {result.finished[SPACE_FILLING]} space-filling)" in line for line in (useful, opposite))
+    assert all(line in " ".join(answer_lines(result)) for line in (useful, opposite))
 
 
+def test_a_wide_interval_does_not_state_that_a_score_is_worth_nothing(finished_search: Played) -> None:
+    unclear = ScoreCorrelation("grad_norm", {SPACE_FILLING: RankCorrelation(0.4, (-0.05, 0.8), 12)})
+    result = replace(trust_of(finished_search), scores=(unclear,), first_rung="grad_norm")
+    lines = list(score_lines(result))
+    assert "chose among the sampler's proposals by grad_norm" in answer_lines(result)[0]
+    assert lines[0] == (
+        "Not shown to be worth anything here, because the interval of tau contains 0 (n = 12 space-filling): grad_norm "
+        "0.40 [-0.05, 0.80]."
+    )
+
+
+@pytest.mark.long
 def test_for_an_objective_to_minimize_a_good_score_is_positive_too(tmp_path: Path) -> None:
     def losses(job: Job) -> Iterator[Record]:
         for record in script()(job):
@@ -193,6 +206,7 @@ def test_for_an_objective_to_minimize_a_good_score_is_positive_too(tmp_path: Pat
     assert all(decision.value > decision.needed for decision in result.pruned.decisions)  # losses
 
 
+@pytest.mark.long
 def test_larger_runs_of_the_same_networks_are_found_whoever_trained_them(tmp_path: Path) -> None:
     axes = {"K[0]": [3, 7, 13, 19], "K[3]": [3, 7, 13]}
     small = played(tmp_path, axes=axes, search={"seeds": 2}, proxy={"epochs": EPOCHS, "schedule": {"warmup_epochs": 0}})
@@ -236,6 +250,7 @@ def test_decisions_of_the_pruner_have_a_probability_and_those_near_it_are_named(
     assert degrees >= LEAST_DEGREES and 1.0 < spread < 2.0  # the script has sqrt(2)
 
 
+@pytest.mark.long
 def test_without_a_spread_between_seeds_no_decision_is_called_a_coin_toss(tmp_path: Path) -> None:
     result = trust_of(played(tmp_path, search=KEYS["search"] | {"seeds": 1, "trials": 30}))
     assert result.pruned.pruned > 0 and result.pruned.decisions == ()
@@ -265,7 +280,7 @@ def test_the_command_prints_the_page_and_json(finished_search: Played) -> None:
         "the ceiling",
         "survivors alone",
         "Coin tosses",
-        "Not shown to be worth",
+        "as their training does",
     ):
         assert words in flat
     values = json.loads(called("trust", "study.yaml", "--json", "--level", "0.1", cwd=folder).stdout)
@@ -301,7 +316,7 @@ def test_an_untrained_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_study_without_results_says_so(tmp_path: Path) -> None:
-    study = Played(tmp_path, **KEYS)
+    study = Played(tmp_path, **KEYS | {"search": KEYS["search"] | {"trials": 3}})
 
     def failing(_: Job) -> Iterator[Record]:
         yield started()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
-from harness.config.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read_document, write_yaml
+from harness.config.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, parse_stored, read_document, write_yaml
 from harness.errors import StudyError
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -211,8 +211,9 @@ def test_what_is_written_is_read_back(
         if comment is None
         else "".join(character for character in comment if character.isprintable() or character == "\n")
     )
-    path = written(tmp_path_factory.getbasetemp(), write_yaml(data, printable))
-    assert same(read_document(path).data, data)
+    text = write_yaml(data, printable)
+    assert same(read_document(written(tmp_path_factory.getbasetemp(), text)).data, data)
+    assert same(parse_stored(text), data)
 
 
 def same(one: Any, other: Any) -> bool:

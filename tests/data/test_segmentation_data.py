@@ -157,15 +157,14 @@ def test_files_that_cannot_be_read_are_replaced_and_a_wrong_mask_ends_it(tmp_pat
     model, _ = task.build()
     assert task.validate(model).unreadable == 1
     Image.new("L", (3, 3)).save(root / "annotations" / "training" / "ADE_training_00000003.png")
-    with pytest.raises(DataError, match="must have the size of its image") as caught:
-        list(
-            zip(
-                range(batch_plan.accumulation_steps),
-                task.batches(batch_plan, epoch=1, rank=0, first_step=0),
-                strict=False,
-            )
-        )
-    assert "Traceback" not in str(caught.value)
+    # The error is not kept: its traceback would keep the data workers until a garbage collection, which waits for them.
+    with pytest.raises(
+        DataError, match="must have the size of its image", check=lambda error: "Traceback" not in str(error)
+    ):
+        for _ in zip(
+            range(batch_plan.accumulation_steps), task.batches(batch_plan, epoch=1, rank=0, first_step=0), strict=False
+        ):
+            pass
 
 
 # Views

@@ -141,7 +141,7 @@ def _units(spec: NetworkSpec, side: int) -> int:
         area = (half // 2**i) ** 2
         if i > 0:
             total += c * (4 * area) + c * area
-        total += 2 * c * area + int(spec.ffn_ratio * c) * area
+        total += 2 * c * area + int(spec.at("ffn_ratio", i) * c) * area
     return total
 
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
+from searches_in_memory import SearchInMemory
 from tiny_studies import FOUR, SCRIPTED, Played, called, well, write_study
 
 from harness.analysis.proposal_origin import ENQUEUED_AS, PROPOSED_BY, is_space_filling
@@ -15,11 +15,6 @@ from harness.config.study_file import load_study
 from harness.errors import StudyError
 from harness.executors.scripted import ScriptedExecutor
 from harness.models.spec.network import NetworkSpec
-from harness.search.enqueue import enqueued_configurations
-from harness.search.history import StudyHistory
-from harness.search.proposals import Proposals
-from harness.search.samplers import build_sampler
-from harness.search.trial import OpenTrial
 
 AXES: dict[str, Any] = {"K[0]": [3, 7, 13], "K[3]": [3, 7, 13], "shortcut": [True, False]}
 RANDOM: dict[str, Any] = {"sampler": "random", "trials": 6, "seeds": 1}
@@ -53,27 +48,6 @@ def test_listed_configurations_are_tried_first_and_are_no_uniform_draws(tmp_path
         assert grown[6].params == more[2] and grown[6].user_attrs[PROPOSED_BY] == "enqueued"
 
 
-class InMemory:
-    """A search in memory: its trials are opened one after another, and each ends with the value 1."""
-
-    def __init__(self, folder: Path, **keys: Any) -> None:
-        self.file = load_study(write_study(folder, SCRIPTED, **({"when": {}} | keys)))
-        self.space = open_space(self.file)
-        sampler = build_sampler(self.file.study.search, self.space, 0)
-        self.trials = optuna.create_study(direction="maximize", sampler=sampler)
-        history = StudyHistory()
-        enqueued = enqueued_configurations(self.file, self.space, None)
-        self.proposals = Proposals(self.file.study, self.space, self.trials, history, enqueued=enqueued)
-        self.opened: list[OpenTrial] = []
-        while (opened := self.proposals.open(in_progress=0)) is not None:
-            self.opened.append(opened)
-            history.end(self.trials.tell(opened.trial, 1.0))
-
-    @property
-    def origins(self) -> list[str]:
-        return [trial.user_attrs[PROPOSED_BY] for trial in self.trials.trials]
-
-
 MIXED: dict[str, Any] = {
     "base": {"B": 1, "C": 8, "K": 3, "shortcut": [True, True, True, False]},
     "axes": {
@@ -95,7 +69,7 @@ def test_fields_of_the_base_stages_and_keys_of_the_recipe_can_be_listed(tmp_path
     ]
     proxy = SCRIPTED["proxy"] | {"optimizer": {"lr": 0.004}}
     search = {"sampler": "random", "trials": 4, "seeds": 1, "enqueue": entries}
-    study = InMemory(tmp_path, **MIXED, proxy=proxy, search=search)
+    study = SearchInMemory(tmp_path, **MIXED, proxy=proxy, search=search)
     first, second = study.opened[:2]
     assert study.origins == ["enqueued"] * 2 + ["sampler"] * 2
     assert (first.spec.K[0], first.spec.at("kernel", 0), first.spec.at("kernel", 1)) == (13, "stripes", "plain")
@@ -109,7 +83,7 @@ def test_fields_of_the_base_stages_and_keys_of_the_recipe_can_be_listed(tmp_path
 def test_a_network_is_found_in_whichever_way_it_is_written(tmp_path: Path) -> None:
     """One stage of an axis, a list of equal values, and a field in which no stage is used."""
     proxy = SCRIPTED["proxy"] | {"optimizer": {"lr": 0.004}}
-    space = InMemory(tmp_path, **MIXED, proxy=proxy, search={"sampler": "random", "trials": 1, "seeds": 1}).space
+    space = SearchInMemory(tmp_path, **MIXED, proxy=proxy, search={"sampler": "random", "trials": 1, "seeds": 1}).space
     network = {"B": 1, "C": 8, "K": [7, 3, 3, 3], "ffn_ratio": [4, 4, 4, 4], "shortcut": [True, True, True, True]}
     candidate = network_candidate(NetworkSpec.from_mapping(network), space.recipe, space, "it")
     assert candidate.params["ffn_ratio"] == 4 and candidate.params["shortcut[3]"] is True
@@ -122,22 +96,22 @@ def test_listed_configurations_are_no_part_of_the_share_of_the_prior(tmp_path: P
     axes = {"K[0]": {"values": [3, 7, 13], "prior": [1, 2, 3]}, "K[3]": [3, 7, 13], "shortcut": [True, False]}
     entries = [{"K[0]": k, "K[3]": 3} for k in (3, 7, 13)]
     search = {"sampler": "tpe", "trials": 9, "seeds": 1}
-    listed = InMemory(tmp_path, axes=axes, search=search | {"enqueue": entries})
-    plain = InMemory(tmp_path, axes=axes, search=search)
+    listed = SearchInMemory(tmp_path, axes=axes, search=search | {"enqueue": entries})
+    plain = SearchInMemory(tmp_path, axes=axes, search=search)
     assert listed.origins == ["enqueued"] * 3 + plain.origins[:6]
     assert plain.origins[:2] == ["prior", "sampler"]
 
 
 def test_listed_configurations_are_not_chosen_by_a_score(tmp_path: Path) -> None:
     search = {"sampler": "tpe", "trials": 3, "seeds": 1, "enqueue": [{"K[0]": 3, "K[3]": 3, "shortcut": False}]}
-    study = InMemory(tmp_path, axes=AXES, search=search | {"first_rung": "receptive_field"})
-    assert [opened.trial.user_attrs[PROPOSED_BY] for opened in study.opened] == ["enqueued", "first_rung", "first_rung"]
+    study = SearchInMemory(tmp_path, axes=AXES, search=search | {"first_rung": "receptive_field"})
+    assert study.origins == ["enqueued", "first_rung", "first_rung"]
     assert "first_rung" not in study.opened[0].trial.user_attrs
 
 
 def test_listed_configurations_that_no_trial_is_left_for_are_counted(tmp_path: Path) -> None:
     entries = [{"K[0]": k, "K[3]": 3} for k in (3, 7, 13)]
-    study = InMemory(tmp_path, axes=AXES, search=RANDOM | {"trials": 1, "enqueue": entries})
+    study = SearchInMemory(tmp_path, axes=AXES, search=RANDOM | {"trials": 1, "enqueue": entries})
     assert study.origins == ["enqueued"]
     assert study.proposals.why_ended() == (
         "2 configurations of `search.enqueue` not tried, since all 1 `trials` are used"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from scripted_driver import Bench, make_study
+from searches_in_memory import SearchInMemory
 
 from harness.analysis.proposal_origin import FIRST_RUNG, PROPOSED_BY, is_space_filling
 from harness.config.measures import SCORES
@@ -29,18 +30,21 @@ def screened(folder: Path, **search: Any) -> StudyFile:
     return make_study(folder, base=BASE, axes=AXES, search=SEARCH | search)
 
 
+def searched(folder: Path, **search: Any) -> SearchInMemory:
+    folder.mkdir(exist_ok=True)
+    return SearchInMemory(folder, base=BASE, axes=AXES, search=SEARCH | search)
+
+
 def field(params: dict[str, Any]) -> float:
     """Of these networks: 2 pixels a step in the first stage, 16 in the last one."""
     return float(2 * (params["K[0]"] - 1) + 16 * (params["K[3]"] - 1))
 
 
 def test_the_best_of_the_proposals_is_trained_and_the_record_has_their_scores(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, screened(tmp_path))
-    list(bench.drive())
-    trials = bench.trials()
+    trials = searched(tmp_path).trials
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
     others = [trial for trial in trials if "fingerprint" not in trial.user_attrs]
-    assert len(opened) == 8 and len(others) == 16 and len(bench.trained()) == 8
+    assert len(opened) == 8 and len(others) == 16
     assert all(trial.state.name == "FAIL" and not trial.user_attrs.get("seeds") for trial in others)
     for n, trial in enumerate(opened):
         record = trial.user_attrs[FIRST_RUNG]
@@ -88,20 +92,17 @@ def test_space_filling_draws_are_never_chosen_by_a_score(tmp_path: Path) -> None
     """They are the same with a first rung and without."""
     drawn = []
     for folder, search in (("with", {}), ("without", {"first_rung": None, "first_rung_proposals": None})):
-        bench = Bench(tmp_path / folder, screened(tmp_path / folder, space_filling=0.5, **search))
-        list(bench.drive())
-        space = build_space(bench.file, classes=8, channels=1)
-        trials = [t for t in bench.trials() if is_space_filling(t, bench.study, space.fingerprint())]
+        done = searched(tmp_path / folder, space_filling=0.5, **search)
+        trials = [t for t in done.trials if is_space_filling(t, done.study, done.space.fingerprint())]
         assert len(trials) == 4 and not any(FIRST_RUNG in trial.user_attrs for trial in trials)
         drawn.append([trial.params for trial in trials])
     assert drawn[0] == drawn[1]
 
 
 def test_the_trials_of_a_random_search_with_a_first_rung_are_no_uniform_draws(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, screened(tmp_path, sampler="random", trials=4, space_filling=0.25))
-    list(bench.drive())
-    fingerprint = build_space(bench.file, classes=8, channels=1).fingerprint()
-    assert sum(is_space_filling(trial, bench.study, fingerprint) for trial in bench.trials()) == 1
+    done = searched(tmp_path, sampler="random", trials=4, space_filling=0.25)
+    fingerprint = done.space.fingerprint()
+    assert sum(is_space_filling(trial, done.study, fingerprint) for trial in done.trials) == 1
 
 
 @pytest.mark.long
@@ -110,18 +111,16 @@ def test_every_kind_of_sampler_can_have_a_first_rung(tmp_path: Path, sampler: st
     axes = {"K[0]": [3, 5, 7, 9, 11, 13], "K[3]": [3, 5, 7, 9, 11, 13]}
     trials = {"nsga2": 40, "cmaes": 30}.get(sampler, 6)
     search = SEARCH | {"sampler": sampler, "trials": trials, "first_rung_proposals": 2}
-    bench = Bench(tmp_path, make_study(tmp_path, base=BASE, axes=axes, search=search))
-    list(bench.drive())
-    assert sum("fingerprint" in trial.user_attrs for trial in bench.trials()) == trials
+    done = SearchInMemory(tmp_path, base=BASE, axes=axes, search=search)
+    assert sum("fingerprint" in trial.user_attrs for trial in done.trials) == len(done.opened) == trials
 
 
 def test_a_budget_is_kept_and_proposals_over_it_are_rejected(tmp_path: Path) -> None:
     study = screened(tmp_path)
     costs = sorted(cell.cost.macs for cell in build_space(study, classes=8, channels=1).grid() if cell.cost)
-    file = make_study(tmp_path, base=BASE, axes=AXES, search=SEARCH, budgets={"macs": costs[len(costs) // 2]})
-    bench = Bench(tmp_path, file)
-    list(bench.drive())
-    trials = bench.trials()
+    trials = SearchInMemory(
+        tmp_path, base=BASE, axes=AXES, search=SEARCH, budgets={"macs": costs[len(costs) // 2]}
+    ).trials
     rejected = [trial for trial in trials if "rejected" in trial.user_attrs]
     assert rejected and not any(FIRST_RUNG in trial.user_attrs for trial in rejected)
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]

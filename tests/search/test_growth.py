@@ -62,6 +62,13 @@ def test_more_seeds_are_trained_and_nothing_twice(study: Grown) -> None:
     assert study.run(search={"seeds": 3}) == []
 
 
+@pytest.mark.parametrize("name", ["on", "No", "007", "2026-12-01", "1_000"])
+def test_a_study_whose_name_is_no_text_in_other_yaml_grows_too(study: Grown, name: str) -> None:
+    assert study.run(study=name) == [(3, 0), (13, 0)]
+    assert study.run(study=name, search={"seeds": 2}) == [(3, 1), (13, 1)]
+    assert [configuration.seeds for configuration in study.played.answer().rows] == [(0, 1), (0, 1)]
+
+
 def test_further_values_of_an_axis_are_trained_with_all_seeds(study: Grown) -> None:
     study.run(search={"seeds": 2})
     grown = study.run(search={"seeds": 2}, axes={"K": [K3, K7, K13, K25]})

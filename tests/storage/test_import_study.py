@@ -137,7 +137,7 @@ def test_another_study_of_the_same_name_is_refused(tmp_path: Path) -> None:
     drive(there)
     drive(here)
     before = everything(here.workspace.database)
-    with pytest.raises(StoreError, match="must contain the trials of the imported one"):
+    with pytest.raises(StoreError, match="must be the imported one"):
         copy(there.workspace.database, here)
     assert everything(here.workspace.database) == before
 
@@ -198,6 +198,7 @@ def test_a_study_that_is_not_there_or_is_driven_is_refused(tmp_path: Path) -> No
         copy(there.workspace.database, here)
 
 
+@pytest.mark.long
 def test_the_generations_of_a_genetic_algorithm_refer_to_trials_of_this_database(tmp_path: Path) -> None:
     axes = {"K[0]": {"low": 3, "high": 31, "step": 2}, "K[3]": [3, 5, 7, 9, 11, 13]}
     keys: dict[str, Any] = {"axes": axes, "when": {}, "search": {"sampler": "nsga2", "trials": 45, "seeds": 1}}
@@ -224,7 +225,7 @@ def test_the_command_copies_from_a_results_folder_and_refuses_in_plain_words(tmp
     cwd = tmp_path / "cwd"
     cwd.mkdir()
     missing = called("import", there.path, "--from", tmp_path / "nowhere.db", cwd=cwd)
-    assert missing.returncode == 2 and "a study must have been run here" in missing.stderr
+    assert missing.returncode == 2 and "`--from` must name a results folder" in missing.stderr
     assert not (cwd / "results").exists()
     done = called("import", there.path, "--from", there.workspace.results, cwd=cwd)
     assert done.returncode == 0, done.stderr

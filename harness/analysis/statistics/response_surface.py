@@ -120,19 +120,19 @@ def fit_response(columns: Columns, values: Floats, is_target: Bools) -> Response
     judged = is_target if is_target.any() else np.ones(n, bool)
     means, centered = columns.values.mean(axis=0), values - values.mean()
     best: tuple[float, float, float, Floats] | None = None
+    penalties = np.array(PENALTIES)
     for weight in PRODUCT_WEIGHTS:
         scale = np.where(columns.is_product, np.sqrt(weight), 1.0)
         table = (columns.values - means) * scale
         eigenvalues, basis = _decompose(table)
-        projected = basis.T @ centered
-        for penalty in PENALTIES:
-            shrunk = eigenvalues / (eigenvalues + penalty)
-            leverage = np.minimum(basis**2 @ shrunk + 1 / n, 1 - 1e-6)
-            left_out = (centered - basis @ (shrunk * projected)) / (1 - leverage)
-            error = float((left_out[judged] ** 2).mean())
-            if best is None or error < best[0]:
-                dual = (centered - basis @ (shrunk * projected)) / penalty
-                best = error, penalty, weight, scale * (table.T @ dual)
+        shrunk = eigenvalues[:, None] / (eigenvalues[:, None] + penalties)  # a column per penalty, as below
+        leverage = np.minimum(basis**2 @ shrunk + 1 / n, 1 - 1e-6)
+        residuals = centered[:, None] - basis @ (shrunk * (basis.T @ centered)[:, None])
+        errors = ((residuals / (1 - leverage))[judged] ** 2).mean(axis=0)
+        least = int(errors.argmin())
+        if best is None or errors[least] < best[0]:
+            penalty = float(penalties[least])
+            best = float(errors[least]), penalty, weight, scale * (table.T @ (residuals[:, least] / penalty))
     assert best is not None
     _, penalty, weight, coefficients = best
     return Response(float(values.mean() - means @ coefficients), coefficients, penalty, weight)

@@ -41,7 +41,7 @@ from harness.diagnostics.bench.driver import driver_cost, first_step, help_time
 from harness.diagnostics.bench.machine import condition_lines, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.proxies import peak_memory, proxies, training_step
 from harness.report.console import make_console
-from harness.report.tables import markdown_rows
+from harness.report.tables import ResultTable, markdown_rows
 from harness.search.calibration import CalibrationResult
 from harness.system.device_slot import computing, counting_measurements
 from harness.training.device import find_device
@@ -202,6 +202,29 @@ def bench_certainty(
     if folder_written is not None:
         path = _named(folder_written, "certainty.md")
         path.write_text(markdown("Core-minutes to a decision", conditions, tables, CERTAINTY_NOTE), encoding="utf-8")
+        print(f"written: {path}")
+
+
+def bench_search(output: Path | None, *, is_quick: bool) -> None:
+    """Print the regret of simulated searches on the shipped table, and write it unless the run is quick."""
+    from harness.diagnostics.bench.search import SEARCH_TABLE, search_results, simulate_searches
+    from harness.report.simulation import note_lines, simulation_tables
+    from harness.search.rehearsal import RehearsalResult
+
+    def measure(log: ProgressCallback) -> Iterator[RehearsalResult]:
+        log("measuring: search")
+        yield simulate_searches(is_quick=is_quick)
+
+    conditions, (result,) = _measure(measure, is_quick=is_quick)
+    results = search_results(result)
+    targets = ResultTable("Targets", HEADINGS, [tuple(_cells(each)) for each in results])
+    simulated, note = simulation_tables(result), " ".join(note_lines(result))
+    _print([*map(table_text, simulated), results_table(results)], note)
+    folder = output or (None if is_quick else BENCH_RESULTS)
+    if folder is not None:
+        path = _named(folder, "search.md")
+        text = markdown(f"Searches of {SEARCH_TABLE.name}", conditions, [*simulated, targets], note)
+        path.write_text(text, encoding="utf-8")
         print(f"written: {path}")
 
 

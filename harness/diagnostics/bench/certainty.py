@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.analysis.calibration import CandidateResult
+from harness.config.yaml_file import read_document, write_yaml
 from harness.diagnostics.bench.base import ROOT
 from harness.report.calibration import tables_of
 from harness.report.tables import ResultTable
@@ -30,11 +29,11 @@ CERTAINTY_NOTE = (
 
 def write_certainty_study(folder: Path, seeds: int) -> Path:
     """Write the first claim of the flagship with both recipes, to be calibrated with this number of pairs."""
-    study = yaml.safe_load(FLAGSHIP.read_text(encoding="utf-8"))
+    study = read_document(FLAGSHIP).data
     calibrate = {"together": [BEFORE], "seeds": seeds, "max_seeds": seeds}
     written = study | {"study": "certainty", "claims": study["claims"][:1], "calibrate": calibrate}
     path = folder / "certainty.yaml"
-    path.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+    path.write_text(write_yaml(written), encoding="utf-8")
     return path
 
 

@@ -5,7 +5,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from harness.analysis.claims import ANALYSES
@@ -18,6 +17,7 @@ from harness.config.quick_profile import QUICK_SUFFIX
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import StudyFile, load_study, resolved_yaml
 from harness.config.study_growth import identity, study_values
+from harness.config.yaml_file import parse_stored
 from harness.data import describe
 from harness.diagnostics.verify.findings import ClaimRow
 from harness.diagnostics.verify.full_scale import study_files
@@ -224,7 +224,7 @@ def stored_claims(workspace: Workspace) -> Iterator[ClaimRow]:
     """The claims of the database, evaluated on its runs."""
     try:
         with Store.open(workspace.database, read_only=True) as store:
-            studies = [row.name for row in store.studies() if (yaml.safe_load(row.resolved) or {}).get("claims")]
+            studies = [row.name for row in store.studies() if (parse_stored(row.resolved) or {}).get("claims")]
     except NotFound:
         return
     for name in studies:
