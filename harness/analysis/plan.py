@@ -273,9 +273,11 @@ def _racing_notes(study: Study) -> Iterator[str]:
     """A note on the further seeds of a race."""
     racing = study.search.racing
     if racing is not None:
+        is_kept = study.search.budget is not None and study.search.sampler != "grid" and racing.share > 0
+        kept = f"; {racing.share:.3g} of the budget is kept for it" if is_kept else ""
         yield (
             f"then a race gives further seeds, up to {racing.most}, to the configurations that may be the best; their "
-            "number follows from the results"
+            f"number follows from the results{kept}"
         )
 
 

@@ -110,6 +110,13 @@ class SearchBudget(StrictModel):
             raise ValueError("must have a limit: `hours`, `runs` or `epochs`")
         return self
 
+    def part(self, share: float) -> Self:
+        """This share of every limit, whole runs and epochs rounded down."""
+        whole = {
+            name: None if (limit := getattr(self, name)) is None else int(share * limit) for name in ("runs", "epochs")
+        }
+        return self.model_copy(update={"hours": None if self.hours is None else share * self.hours, **whole})
+
 
 class Racing(StrictModel):
     """Further seeds for the configurations that may be the best: each earns its second and third seed.
@@ -122,6 +129,8 @@ class Racing(StrictModel):
     level: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """Confidence of the bounds: a configuration gets further seeds while its optimistic bound is above the pessimistic
     bound of the best one. A lower level trains fewer runs, and is wrong more often."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of `search.budget` that is kept for the race: a sampler proposes nothing further when the rest is used."""
 
 
 class Search(StrictModel):

@@ -86,6 +86,8 @@ class DriverContext:
     """How runs of another environment are used; by default, their accuracy is taken and their times are remeasured."""
     enqueued: Sequence[Enqueued] = ()
     """The configurations that the study file lists, which are tried first."""
+    checks_limits: bool = True
+    """Whether there is no race where all configurations are at chance or at the ceiling, as the stored runs have it."""
     failed_before: frozenset[str] = frozenset()
     """Runs that failed in finished trials; see `reopen_outdated`. If they fail again, the study is not aborted."""
 
@@ -108,7 +110,7 @@ class Driver:
             self._claim_monitor.configurations_needing_seeds,
             inputs.enqueued,
             first_rung_of(inputs.study, inputs.space.data, inputs.folder.parent / "data"),
-            RaceMonitor(self._reuse, inputs.space, inputs.trials, self._history),
+            RaceMonitor(self._reuse, inputs.space, inputs.trials, self._history, checks_limits=inputs.checks_limits),
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
@@ -207,8 +209,9 @@ class Driver:
         if not self._proposals.has_next(in_progress=in_progress):
             return None
         runs = self._proposals.next_runs()
-        if runs is None and self._why_at_plateau() is not None:
+        if runs is None and (self._has_left_for_race_only() or self._why_at_plateau() is not None):
             if in_progress or not self._proposals.queue_race():
+                self._is_out_of_budget = not self._open and self._has_left_for_race_only()
                 return None
             runs = self._proposals.next_runs()
         if self._budget.is_limited and not self._affords(runs):
@@ -228,14 +231,22 @@ class Driver:
             self._plateau = self._history.trials, plateau_reason(self._study, trials)
         return self._plateau[1]
 
+    def _has_left_for_race_only(self) -> bool:
+        """Whether what is left of the budget is kept for the race."""
+        return self._study.search.racing is not None and self._budget.is_limited and not self._affords(None)
+
     def _affords(self, planned: PlannedRuns | None) -> bool:
         """Whether the budget allows a further trial, after what the open trials have yet to train.
+
+        Of a study with racing, a share is kept: `planned` is None for a proposal, which must leave it.
 
         A grid reserves one run of each trial, since it closes trials with the seeds that they have.
         """
         opened = [run for trial in self._open.values() for run in trial.todo]
         if planned is None:
-            return self._budget.allows([*self._budget.costs_of(opened), *self._budget.costs_of_proposal()])
+            racing = self._study.search.racing
+            costs = [*self._budget.costs_of(opened), *self._budget.costs_of_proposal()]
+            return self._budget.allows(costs, share=1.0 if racing is None else 1.0 - racing.share)
         if self._is_breadth_first:
             opened = [trial.opening for trial in self._open.values() if trial.opening in trial.todo]
             costs = self._budget.costs_of(planned.all)
@@ -265,10 +276,15 @@ class Driver:
         if self._is_out_of_budget and status is not None:
             left = f"{self._runs_planned_at_end - done:,} of {plural(self._runs_planned_at_end, 'run')}"
             next_one, most = ("run", "") if self._study.search.sampler == "grid" else ("configuration", "at most ")
-            if self._study.search.racing is not None:
+            kept = ""
+            if (racing := self._study.search.racing) is not None:
                 next_one, most = ("run of the race", "") if self._proposals.is_racing else (next_one, most)
                 left += " before the race is decided" if self._proposals.is_racing else ", and those of the race,"
-            text = f"`search.budget` does not allow the next {next_one}: {status.text} are used; {most}{left} remain"
+                if next_one == "configuration" and racing.share > 0:
+                    kept = f", and {racing.share:.3g} of the budget was kept for the race"
+            text = (
+                f"`search.budget` does not allow the next {next_one}: {status.text} are used{kept}; {most}{left} remain"
+            )
             reasons.append((BUDGET_ENDED, f"{text}, which a larger budget trains"))
         elif self._proposals.has_next(in_progress=0) and (plateau := self._why_at_plateau()) is not None:
             reasons.append((PLATEAU_REACHED, plateau))

@@ -17,12 +17,20 @@ if TYPE_CHECKING:
 class RaceMonitor:
     """The race of a study, as its stored trials decide it; without `search.racing`, no configuration gets a seed."""
 
-    def __init__(self, rule: ReuseRule, space: Space, trials: "optuna.Study", history: StudyHistory) -> None:
+    def __init__(
+        self,
+        rule: ReuseRule,
+        space: Space,
+        trials: "optuna.Study",
+        history: StudyHistory,
+        *,
+        checks_limits: bool = True,
+    ) -> None:
         self._rule = rule
         self._space = space
         self._trials = trials
         self._history = history
-        self._is_at_limit: bool | None = None
+        self._is_at_limit: bool | None = None if checks_limits else False
         self._seen: tuple[int, list[Candidate]] | None = None
         """Number of finished runs at the last decision, and what was decided."""
         self.round = 0

@@ -209,6 +209,24 @@ def test_a_budget_ends_the_race_early_and_a_larger_one_continues_it(
     assert "the noise is not known" in text_of(results_view(few.results()), width=1000)
 
 
+def test_a_share_of_a_budget_is_kept_for_the_race(tmp_path: Path) -> None:
+    search = {
+        "sampler": "random",
+        "trials": 40,
+        "seeds": 1,
+        "racing": {"most": 3, "share": 0.4},
+        "budget": {"runs": 20},
+    }
+    study = Raced(tmp_path / "s", search)
+    first = study.run(slots=3)
+    assert sum(seed == 0 for _, _, seed in first) == 12 and 16 <= len(first) <= 20 and study.rounds()
+    assert study.reason is not None and "0.4 of the budget was kept for the race" in study.reason
+    larger = Raced(tmp_path / "s", search | {"budget": {"runs": 40}})
+    assert sum(seed == 0 for _, _, seed in larger.run(slots=3)) > 0, "the search continues"
+    whole = Raced(tmp_path / "whole", search | {"racing": {"most": 3, "share": 0}})
+    assert len(whole.run()) == 20 and not whole.rounds()
+
+
 def test_failed_and_diverged_seeds_do_not_hold_a_race_up(tmp_path: Path) -> None:
     def failing(job: Job) -> Iterator[Record]:
         kernels, seed = (job.run.spec.K[0], job.run.spec.K[3]), job.run.seed
