@@ -86,10 +86,10 @@ class DriverContext:
     """How runs of another environment are used; by default, their accuracy is taken and their times are remeasured."""
     enqueued: Sequence[Enqueued] = ()
     """The configurations that the study file lists, which are tried first."""
-    checks_limits: bool = True
-    """Whether there is no race where all configurations are at chance or at the ceiling, as the stored runs have it."""
     failed_before: frozenset[str] = frozenset()
     """Runs that failed in finished trials; see `reopen_outdated`. If they fail again, the study is not aborted."""
+    checks_limits: bool = True
+    """Whether there is no race where all configurations are at chance or at the ceiling, as the stored runs have it."""
 
 
 class Driver:

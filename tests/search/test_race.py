@@ -209,6 +209,12 @@ def test_a_budget_ends_the_race_early_and_a_larger_one_continues_it(
     assert "the noise is not known" in text_of(results_view(few.results()), width=1000)
 
 
+def searched_by(study: Raced) -> int:
+    """Number of trials that are none of the race."""
+    with open_study_reader(study.path, study.workspace) as reader:
+        return sum(RACE_ROUND not in trial.user_attrs for trial in reader.trials)
+
+
 def test_a_share_of_a_budget_is_kept_for_the_race(tmp_path: Path) -> None:
     search = {
         "sampler": "random",
@@ -219,10 +225,15 @@ def test_a_share_of_a_budget_is_kept_for_the_race(tmp_path: Path) -> None:
     }
     study = Raced(tmp_path / "s", search)
     first = study.run(slots=3)
-    assert sum(seed == 0 for _, _, seed in first) == 12 and 16 <= len(first) <= 20 and study.rounds()
-    assert study.reason is not None and "0.4 of the budget was kept for the race" in study.reason
+    assert searched_by(study) == 12 and 12 < len(first) <= 20 and study.rounds()
+    assert study.reason is not None and "the next run of the race: 20 of 20 runs" in study.reason
+    decided = Raced(tmp_path / "decided", search | {"racing": {"most": 2, "share": 0.5, "level": 0.5}})
+    decided.run()
+    assert decided.reason is not None and ", and 0.5 of the budget was kept for the race; at most" in decided.reason
+    assert searched_by(decided) == 10 and decided.rounds()
     larger = Raced(tmp_path / "s", search | {"budget": {"runs": 40}})
-    assert sum(seed == 0 for _, _, seed in larger.run(slots=3)) > 0, "the search continues"
+    larger.run(slots=3)
+    assert searched_by(larger) > 12, "the search continues"
     whole = Raced(tmp_path / "whole", search | {"racing": {"most": 3, "share": 0}})
     assert len(whole.run()) == 20 and not whole.rounds()
 

@@ -202,7 +202,7 @@ def test_policies_are_read_and_checked_as_a_study_is(file: StudyFile) -> None:
             policy(file, name)
     for name, rule in (
         ("gp+median+1", r"In the policy gp\+median\+1: `search.pruner` must be none or wilcoxon"),
-        ("tpe+none+2-2", r"In the policy tpe\+none\+2-2: `search.racing` .*more than the 2 `seeds`"),
+        ("tpe+none+2-2", r"In the policy tpe\+none\+2-2: `search.racing.most` must be more than the 2 `seeds`"),
         ("tpo+none+1", r"In the policy tpo\+none\+1: `search.sampler`"),
         ("tpe+wilcoxon+3", r"In the policy tpe\+wilcoxon\+3: `search.seeds` must be at least 5"),
     ):
