@@ -105,6 +105,7 @@ def test_a_grid_ends_with_the_seeds_that_the_budget_allowed_and_a_larger_one_con
     assert study.used() == (12, 12 * EPOCHS, 12 * 12.0)
 
 
+@pytest.mark.long
 def test_a_study_whose_budget_grows_has_the_runs_of_one_without(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("whole", "parts")]
     for folder in folders:

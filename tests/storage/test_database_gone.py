@@ -97,6 +97,7 @@ def test_a_driver_ends_with_a_message_and_the_same_command_completes(
     assert values(played.answer()) == values(undisturbed)
 
 
+@pytest.mark.long
 def test_a_complete_trial_whose_run_lost_an_epoch_is_trained_again(tmp_path: Path, undisturbed: StudyResults) -> None:
     played = Played(tmp_path, search={"seeds": 1})
     played.answer()
