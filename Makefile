@@ -26,7 +26,7 @@ test: setup
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(MEMORY) $(PYTEST) $(PARALLEL) -m "not alone"
 	$(PYTEST) -m alone
 

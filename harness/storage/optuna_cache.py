@@ -145,7 +145,11 @@ class CachedTrialStorage(BaseStorage):
         """Create a running trial, or a copy of `template_trial`."""
         number = len(self._of(study_id))
         if template_trial is None:
-            trial = self._insert_trial(study_id, number)
+            trial = self._insert_trial(study_id, number, TrialState.RUNNING)
+        elif _is_enqueued(template_trial):
+            trial = self._insert_trial(
+                study_id, number, TrialState.WAITING, template_trial.user_attrs, template_trial.system_attrs
+            )
         else:
             with self._existing(study_id, is_changed=True):
                 trial = self._rows.get_trial(self._rows.create_new_trial(study_id, template_trial))
@@ -280,23 +284,40 @@ class CachedTrialStorage(BaseStorage):
         study_id, number = self._homes[trial._trial_id]
         self._trials[study_id][number] = changed
 
-    def _insert_trial(self, study_id: int, number: int) -> FrozenTrial:
-        now = datetime.now()
-        row = {"number": number, "study_id": study_id, "state": TrialState.RUNNING, "datetime_start": _utc(now)}
+    def _insert_trial(
+        self,
+        study_id: int,
+        number: int,
+        state: TrialState,
+        user_attrs: Mapping[str, Any] | None = None,
+        system_attrs: Mapping[str, Any] | None = None,
+    ) -> FrozenTrial:
+        """Insert a trial that runs from now on, or waits, with its attributes in the same transaction."""
+        start = datetime.now() if state == TrialState.RUNNING else None
+        row = {"number": number, "study_id": study_id, "state": state, "datetime_start": start and _utc(start)}
+        texts = {
+            table: {key: json.dumps(value) for key, value in (attributes or {}).items()}
+            for table, attributes in (("trial_user_attributes", user_attrs), ("trial_system_attributes", system_attrs))
+        }
         with self._writing(study_id) as connection:
             (trial_id,) = connection.execute(insert(TABLES["trials"]), row).inserted_primary_key or (None,)
+            for table, of_table in texts.items():
+                rows = [{"trial_id": trial_id, "key": key, "value_json": text} for key, text in of_table.items()]
+                if rows:
+                    connection.execute(insert(TABLES[table]), rows)
         assert trial_id is not None
+        user, system = ({key: json.loads(text) for key, text in of_table.items()} for of_table in texts.values())
         return FrozenTrial(
             trial_id=trial_id,
             number=number,
-            state=TrialState.RUNNING,
+            state=state,
             value=None,
-            datetime_start=now,
+            datetime_start=start,
             datetime_complete=None,
             params={},
             distributions={},
-            user_attrs={},
-            system_attrs={},
+            user_attrs=user,
+            system_attrs=system,
             intermediate_values={},
         )
 
@@ -332,6 +353,12 @@ class CachedTrialStorage(BaseStorage):
             if study_id not in self._names:
                 raise
             raise study_deleted(self._names[study_id], self._place) from error
+
+
+def _is_enqueued(template: FrozenTrial) -> bool:
+    """Whether a new trial is one of `Study.enqueue_trial`: it waits, and has attributes alone."""
+    results = template.params, template.intermediate_values, template._values, template.datetime_start
+    return template.state == TrialState.WAITING and not any(results)
 
 
 def _internal(distribution: BaseDistribution, value: Any) -> float:

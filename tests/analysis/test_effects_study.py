@@ -288,9 +288,8 @@ def test_the_summary_of_a_search_has_its_effects(tmp_path: Path) -> None:
     assert "Effects  on latency_ms_p50, all else equal" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("value", "limit"), [(10.0, "at chance"), pytest.param(100.0, "at the ceiling", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("value", "limit"), [(10.0, "at chance"), (100.0, "at the ceiling")])
 def test_a_search_in_which_nothing_can_be_told_apart_has_no_effects(tmp_path: Path, value: float, limit: str) -> None:
     def at_limit(_: Job) -> Iterator[Record]:
         yield started()

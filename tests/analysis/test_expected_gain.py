@@ -26,7 +26,7 @@ from harness.training.run import Ended, Job, Measured, Record, RunState
 SEEDS = 3
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
-"""A function that draws so many true values."""
+"""A function that draws this number of true values."""
 
 
 def normal(generator: np.random.Generator, count: int) -> Floats:

@@ -161,7 +161,7 @@ def test_the_error_rate_is_kept_whatever_the_spreads_of_the_arms(name: str) -> N
 @pytest.mark.parametrize("plan", [Plan(2, 2), Plan(3, 3), Plan(2, 6), Plan(3, 8), Plan(5, 20)], ids=str)
 @pytest.mark.parametrize("alpha", [0.05, 0.025])
 def test_the_error_rate_of_other_plans_is_kept_too(plan: Plan, alpha: float) -> None:
-    share, studies = Plan(plan.first, plan.most, alpha), 40_000 if plan.most <= 8 else 10_000
+    share, studies = Plan(plan.first, plan.most, alpha), 20_000 if plan.most <= 8 else 10_000
     rates = {name: error_rate(share, sds, studies) for name, sds in SPREADS.items()}
     assert max(rates.values()) <= at_most(alpha, studies), rates
 

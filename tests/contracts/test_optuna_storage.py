@@ -98,9 +98,10 @@ def as_text(trial: FrozenTrial) -> dict[str, str]:
 
 def test_optuna_reads_what_we_wrote(store: Store) -> None:
     study = open_study(store, "s", directions=["maximize"])
-    study.enqueue_trial({"K": 7, "drop": 0.25})
+    study.enqueue_trial({"K": 7, "drop": 0.25}, user_attrs={"by": "grid", "runs": ["a", "b"], "none": None})
     study.add_trial(create_trial(value=0.5, params={"K": 5}, distributions={"K": IntDistribution(3, 31, step=2)}))
     drive(study, 12, random.Random(0))
+    study.enqueue_trial({"K": 9}, user_attrs={"by": "grid"})
     theirs = optuna.load_study(study_name="s", storage=optuna_storage(store))
     same(study.get_trials(deepcopy=False), theirs.get_trials(deepcopy=False))
     assert study.best_trial.number == theirs.best_trial.number

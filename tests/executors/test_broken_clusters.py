@@ -25,24 +25,23 @@ def executor() -> Iterator[RayExecutor]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
-def test_a_cluster_whose_process_is_killed_is_restarted(process: str, executor: RayExecutor, tmp_path: Path) -> None:
-    job = tiny_job(tmp_path, epochs=40)
-    executor.submit(job)
-    until(executor, Epoch, job)
-    (pid,) = (own_process.pid for kind, own_process in ray_cluster._own_processes() if kind == process)
-    start = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
-    records = until(executor, Ended, job)[job.run.id]
-    assert end_of(records).state == RunState.LOST
-    assert f"the Ray cluster was lost: its process {process} has ended" in str(end_of(records).cause) or "gone" in str(
-        records
-    )
-    executor.submit(job)
-    again = until(executor, Ended, job)[job.run.id]
-    assert time.monotonic() - start < 120
-    assert end_of(again).state == RunState.COMPLETE
-    assert isinstance(again[0], Started) and again[0].first_epoch > 1, "it is resumed from its checkpoint"
+def test_a_cluster_whose_process_is_killed_is_restarted(executor: RayExecutor, tmp_path: Path) -> None:
+    for process in ("raylet", "gcs_server"):
+        job = tiny_job(tmp_path / process, epochs=40)
+        executor.submit(job)
+        until(executor, Epoch, job)
+        (pid,) = (own_process.pid for kind, own_process in ray_cluster._own_processes() if kind == process)
+        start = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        records = until(executor, Ended, job)[job.run.id]
+        assert end_of(records).state == RunState.LOST
+        lost = f"the Ray cluster was lost: its process {process} has ended"
+        assert lost in str(end_of(records).cause) or "gone" in str(records)
+        executor.submit(job)
+        again = until(executor, Ended, job)[job.run.id]
+        assert time.monotonic() - start < 120
+        assert end_of(again).state == RunState.COMPLETE
+        assert isinstance(again[0], Started) and again[0].first_epoch > 1, "it is resumed from its checkpoint"
 
 
 class _Silent:

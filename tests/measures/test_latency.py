@@ -121,12 +121,12 @@ def test_seeds_of_a_network_share_one_measurement(dataset: Dataset, tmp_path: Pa
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"conditions": {}, "metrics": {"latency_ms_p50": 1}}'])
-def test_a_kept_time_that_cannot_be_read_is_measured_again(dataset: Dataset, tmp_path: Path, content: str) -> None:
+def test_a_kept_time_that_cannot_be_read_is_measured_again(dataset: Dataset, tmp_path: Path) -> None:
     list(latency(subject(dataset, tiny_spec(), tmp_path)))
-    for path in tmp_path.iterdir():
+    (path,) = tmp_path.iterdir()
+    for content in ("", "{}", "[1]", '{"conditions": {}, "metrics": {"latency_ms_p50": 1}}'):
         path.write_text(content)
-    assert dict(latency(subject(dataset, tiny_spec(), tmp_path)))["latency_ms_n"] >= 3
+        assert dict(latency(subject(dataset, tiny_spec(), tmp_path)))["latency_ms_n"] >= 3
 
 
 def test_what_decides_a_time_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,10 +34,11 @@ def run_as_printed(words: list[str], folder: Path) -> CommandResult:
     return result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "options"),
     [
-        pytest.param("imagenet_300", ("--results", "my results"), marks=pytest.mark.long),
+        ("imagenet_300", ("--results", "my results")),
         ("shapes", ("--quick",)),
     ],
 )

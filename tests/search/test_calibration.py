@@ -180,6 +180,7 @@ def test_with_the_arms_swapped_only_the_sign_changes(tmp_path: Path) -> None:
         assert contradicted.pairs == cost.pairs and contradicted.size == cost.size
 
 
+@pytest.mark.long
 def test_without_pairing_the_candidates_are_judged_as_the_claims_will_be(tmp_path: Path) -> None:
     brief, results = {"vary": {"batch_size": [64]}, "seeds": 3, "max_seeds": 3}, {}
     for pairing in ("seed", "none"):

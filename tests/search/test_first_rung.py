@@ -61,6 +61,7 @@ def test_the_best_of_the_proposals_is_trained_and_the_record_has_their_scores(tm
     )
 
 
+@pytest.mark.long
 def test_a_stopped_study_screens_as_before_and_counts_no_rejections(tmp_path: Path) -> None:
     bench = Bench(tmp_path, screened(tmp_path))
     events = bench.drive()
@@ -115,6 +116,7 @@ def test_every_kind_of_sampler_can_have_a_first_rung(tmp_path: Path, sampler: st
     assert sum("fingerprint" in trial.user_attrs for trial in done.trials) == len(done.opened) == trials
 
 
+@pytest.mark.long
 def test_a_budget_is_kept_and_proposals_over_it_are_rejected(tmp_path: Path) -> None:
     study = screened(tmp_path)
     costs = sorted(cell.cost.macs for cell in build_space(study, classes=8, channels=1).grid() if cell.cost)

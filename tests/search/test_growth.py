@@ -78,17 +78,17 @@ def test_further_values_of_an_axis_are_trained_with_all_seeds(study: Grown) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("sampler", "before", "after"),
     [
-        ([3, 13], [13, 3, 25]),  # choices, in another order
-        ([3, 7, 11], [3, 7, 11, 15]),  # a range
-        ([3, 7, 11], [3, 7, 11, 25]),  # a range that becomes choices
-        ([3, 25], [3, 14, 25]),  # choices that become a range
-        ({"low": 3, "high": 11, "step": 4}, {"low": 3, "high": 15, "step": 2}),
+        ("tpe", [3, 13], [13, 3, 25]),  # choices, in another order
+        ("tpe", [3, 7, 11], [3, 7, 11, 15]),  # a range
+        ("tpe", [3, 7, 11], [3, 7, 11, 25]),  # a range that becomes choices
+        ("tpe", [3, 25], [3, 14, 25]),  # choices that become a range
+        ("tpe", {"low": 3, "high": 11, "step": 4}, {"low": 3, "high": 15, "step": 2}),
+        ("random", [3, 7, 11], [3, 7, 11, 25]),
     ],
 )
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_samplers_propose_the_further_values_too(study: Grown, before: Any, after: Any, sampler: str) -> None:
+def test_samplers_propose_the_further_values_too(study: Grown, sampler: str, before: Any, after: Any) -> None:
     axes = {"drop_path": [0.0, 0.1]}
     number: dict[str, Any] = {"sampler": sampler, "seeds": 1}
     study.run(axes={"B[0]": [1, 2], "C[3]": _widths(before)} | axes, search=number | {"trials": 12})

@@ -134,6 +134,7 @@ def test_a_pruner_decides_on_a_run_with_the_recipe_of_its_configuration(tmp_path
     assert screened == {row.params["recipe.optimizer.lr"] for row in results.rows}
 
 
+@pytest.mark.long
 def test_a_stopped_study_resumes_with_the_same_recipes(tmp_path: Path) -> None:
     study = played(tmp_path)
     for count, (_, _, _) in enumerate(events := study.events(well), 1):

@@ -105,6 +105,7 @@ def test_a_package_that_is_not_installed_is_pinned_with_all_of_its_modules(
     assert re.fullmatch("[0-9a-f]{8}", first) and find_plugin("my_samplers.widths:make", tmp_path).digest != first
 
 
+@pytest.mark.long
 def test_the_record_has_the_code_and_its_digest(tmp_path: Path, plugin: Path) -> None:
     search = {"sampler": "largest.py:make", "trials": 2, "seeds": 1}
     path = write_study(tmp_path, TINY, axes={"K[0]": [3, 5]}, search=search, proxy=BRIEF)

@@ -247,6 +247,7 @@ def test_a_gaussian_process_takes_constraints_that_not_every_trial_has(tmp_path:
     assert None in constraints and any(amount is not None and amount > 0 for amount in constraints)
 
 
+@pytest.mark.long
 def test_nsga2_breeds_generations(tmp_path: Path) -> None:
     study = Played(tmp_path, **ORDERED, search=search_with("nsga2", trials=45))
     proposals(study, scored)

@@ -57,6 +57,7 @@ def test_the_whole_grid_with_all_seeds_has_no_regret(file: StudyFile, noise: flo
     assert all(search.repeated == 0 for search in searches)
 
 
+@pytest.mark.long
 def test_one_seed_of_the_whole_grid_leaves_the_regret_of_the_noise(file: StudyFile) -> None:
     exact = compared(file, synthetic_table(file, noise=0.0), "grid+none+1", share=0.34)
     noisy = compared(file, synthetic_table(file, noise=3.0), "grid+none+1", share=0.34)

@@ -12,12 +12,10 @@ from tiny_studies import (
     EPOCHS,
     FOUR,
     INLINE,
-    RAY,
     TINY,
     Played,
     called,
     epoch,
-    harness,
     noisy,
     quality,
     started,
@@ -105,6 +103,7 @@ def test_a_grid_ends_with_the_seeds_that_the_budget_allowed_and_a_larger_one_con
     assert study.used() == (12, 12 * EPOCHS, 12 * 12.0)
 
 
+@pytest.mark.long
 def test_a_study_whose_budget_grows_has_the_runs_of_one_without(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("whole", "parts")]
     for folder in folders:
@@ -155,9 +154,9 @@ def test_what_an_open_trial_leaves_of_its_share_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_budget_is_kept_by_workers_of_ray_and_a_larger_one_continues(tmp_path: Path) -> None:
+def test_a_budget_is_kept_by_trainings_and_a_larger_one_continues(tmp_path: Path) -> None:
     path = write_study(tmp_path, TINY, search={"seeds": 2, "budget": {"runs": 3}})
-    ran = harness("run", "study.yaml", "--workers", "2", cwd=tmp_path, **RAY)
+    ran = called("run", path, *INLINE, cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "`search.budget` does not allow the next run: 3 of 3 runs, 6 epochs" in " ".join(ran.stdout.split())
     write_study(tmp_path, TINY, search={"seeds": 2, "budget": {"epochs": 8}})

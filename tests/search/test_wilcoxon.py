@@ -78,7 +78,7 @@ def test_the_event_of_the_trial_has_the_reason(tmp_path: Path) -> None:
     assert ends[-1].status is not None and ends[-1].status.state == "pruned"
 
 
-@pytest.mark.parametrize("after", [20, 95, 135, *(pytest.param(n, marks=pytest.mark.long) for n in (5, 44, 83, 122))])
+@pytest.mark.parametrize("after", [20, 95, *(pytest.param(n, marks=pytest.mark.long) for n in (5, 44, 83, 122, 135))])
 def test_an_interrupted_study_ends_as_without_an_interruption(tmp_path: Path, after: int) -> None:
     study = Played(tmp_path, **THREE, **searched())
     with closing(study.events(by_kernel)) as events:

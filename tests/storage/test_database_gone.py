@@ -11,7 +11,7 @@ from tiny_studies import SCRIPTED, Played, called, write_study
 
 from harness.analysis.results import StudyResults
 from harness.errors import UserError
-from harness.search.events import EpochEnded, RunEnded, TrialEnded, TrialStarted
+from harness.search.events import EpochEnded, RunEnded, TrialEnded
 from harness.storage import Store
 from harness.storage.tables import EpochTable, RunTable, StudyTable, TrialRunTable
 
@@ -76,7 +76,7 @@ def values(results: StudyResults) -> dict[str, float | None]:
 
 @pytest.mark.parametrize(
     "after",
-    [RunEnded, *(pytest.param(event, marks=pytest.mark.long) for event in (TrialStarted, EpochEnded, TrialEnded))],
+    [RunEnded, *(pytest.param(event, marks=pytest.mark.long) for event in (EpochEnded, TrialEnded))],
 )
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_driver_ends_with_a_message_and_the_same_command_completes(
@@ -97,6 +97,7 @@ def test_a_driver_ends_with_a_message_and_the_same_command_completes(
     assert values(played.answer()) == values(undisturbed)
 
 
+@pytest.mark.long
 def test_a_complete_trial_whose_run_lost_an_epoch_is_trained_again(tmp_path: Path, undisturbed: StudyResults) -> None:
     played = Played(tmp_path, search={"seeds": 1})
     played.answer()

@@ -85,6 +85,7 @@ def test_a_study_is_copied_whole_and_a_second_import_changes_nothing(tmp_path: P
         ]
 
 
+@pytest.mark.long
 def test_a_study_is_copied_into_a_server(tmp_path: Path, postgres_url: str) -> None:
     there = played_in(tmp_path / "there")
     drive(there)

@@ -254,6 +254,7 @@ def test_training_on_a_gpu_keeps_measurements_off_both_devices(gpu: Gpu) -> None
             assert pool.submit(is_quiet, None).result()
 
 
+@pytest.mark.long
 def test_measurements_on_both_devices_during_training_do_not_wait_for_each_other(gpu: Gpu) -> None:
     counts, deadline = [0] * 4, time.monotonic() + 60
 

@@ -22,7 +22,9 @@ from harness.training.full_scale.worker import run_worker
 from harness.training.tasks.detection import DetectionTask
 
 
-@pytest.mark.parametrize("kind", list(DETECTORS))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.long if i else ()) for i, kind in enumerate(DETECTORS)]
+)
 def test_a_detector_trains_from_start_to_finish(tmp_path: Path, kind: str) -> None:
     job = job_of(tmp_path / "run", recipe_of(kind, epochs=1))
     (epoch,) = epochs_of(trained(job))

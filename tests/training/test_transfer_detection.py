@@ -237,6 +237,7 @@ def test_same_seed_same_losses_other_seed_others(dataset: Dataset) -> None:
     assert first != loss(1)
 
 
+@pytest.mark.long
 def test_figures_have_the_names_of_the_classes_and_their_mean(dataset: Dataset) -> None:
     metrics = transferred(dataset, recipe_with())
     by_class = [metrics[f"ap_{name}"] for name in dataset.info.names]
