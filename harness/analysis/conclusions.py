@@ -6,6 +6,7 @@ from harness.analysis.configuration_result import ConfigurationResult, seeds_tex
 from harness.analysis.formatting import format_mean_and_spread, format_metric, format_params, join_words, plural, si
 from harness.analysis.limits import AT
 from harness.analysis.objective import COST_OBJECTIVES
+from harness.analysis.racing import RaceResult
 from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.reuse import other_environments_text
 
@@ -21,7 +22,8 @@ def conclusions(results: StudyResults) -> list[str]:
             return ["No configuration is complete yet, so there are no results."]
         counts = join_words([f"{n} {state}" for state, n in states.items()])
         return [f"No configuration is complete and within the budgets ({counts}), so there is no best one."]
-    return [*_ranked(results, best), *_at_limits(results)]
+    ranked = _raced(results, best, results.race) if results.race is not None else _ranked(results, best)
+    return [*ranked, *_at_limits(results)]
 
 
 def _at_limits(results: StudyResults) -> list[str]:
@@ -34,6 +36,56 @@ def _at_limits(results: StudyResults) -> list[str]:
             more = f" and {len(configurations) - 3} more" if len(configurations) > 3 else ""
             lines.append(f"{name.capitalize()}, cannot be told apart: {names}{more}.")
     return lines
+
+
+def _raced(results: StudyResults, best: ConfigurationResult, race: RaceResult) -> list[str]:
+    """How a race chose the best, what it took, which configurations it did not rule out, and how often it is wrong."""
+    if len(results.complete) == 1:
+        return ["Only one configuration is complete: there is nothing to compare it with."]
+    if best.bound is None:
+        return [
+            "No configuration has two seeds yet, so the noise is not known: the best one has the best mean, which may "
+            "be chance."
+        ]
+    name, most = results.metric, race.rule.most
+    side = "at least" if results.direction == "maximize" else "at most"
+    state = "" if race.is_decided else " so far, since the race is not decided"
+    estimate = format_metric(race.bounds[best.fingerprint].estimate, name)
+    return [
+        f"Chosen by racing{state}, on its pessimistic bound: {name} {side} {format_metric(best.bound, name)} "
+        f"(one-sided {100 * race.rule.level:g} % bound of the estimate {estimate}, from "
+        f"{plural(len(best.values), 'seed')}; the noise of a seed is {format_metric(race.noise, name)}).",
+        f"Racing used {plural(race.runs, 'run')}; {most} seeds of every configuration would have taken "
+        f"{race.runs_of_all}.",
+        _not_ruled_out(results, race),
+        *_simulated(results, race),
+    ]
+
+
+def _simulated(results: StudyResults, race: RaceResult) -> list[str]:
+    """How often races like this one are wrong, as a sentence; empty if there is nothing to simulate."""
+    rates, first = race.rates(), "one" if race.seeds == 1 else str(race.seeds)
+    if rates is None:
+        return []
+    return [
+        f"In {rates.studies} simulated studies like this one ({len(race.bounds)} configurations, true values with a "
+        f"standard deviation of {format_metric(race.spread, results.metric)}), racing used {100 * rates.runs:.0f} % of "
+        f"the runs and had another winner than {race.rule.most} seeds of every configuration in "
+        f"{100 * rates.other_winner:.1f} % (standard error {100 * rates.standard_error:.1f}). The true value of its "
+        f"winner was {rates.loss:.2g} from the best one on average, {rates.loss_of_all:.2g} with all seeds and "
+        f"{rates.loss_of_first:.2g} with the first {first}; in {100 * rates.coverage:.0f} % it was not beyond the "
+        "winner's bound, which is chosen as the best one."
+    ]
+
+
+def _not_ruled_out(results: StudyResults, race: RaceResult) -> str:
+    """The configurations that may be better than the best, as a sentence."""
+    rows = {row.fingerprint: row for row in results.complete}
+    names = [format_params(rows[name].params) for name in race.rivals]
+    if not names:
+        return "All other configurations are ruled out: their optimistic bounds are worse than its pessimistic one."
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"Not ruled out as the best: {join_words(names[:3])}{more}."
 
 
 def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
@@ -73,6 +125,8 @@ def configuration_line(configuration: ConfigurationResult, metric: str) -> str:
         f"{format_mean_and_spread(configuration.mean, configuration.spread, metric)} (n = "
         f"{seeds_text(len(configuration.values), configuration.missing)})"
     ]
+    if configuration.bound is not None:
+        parts.append(f"bound {format_metric(configuration.bound, metric)}")
     parts += [f"{si(configuration.params_count)} params", f"{si(configuration.macs)} MACs"]
     if configuration.latency is not None:
         measured = "" if configuration.latency.n is None else f" (n = {configuration.latency.n})"

@@ -193,6 +193,8 @@ class ConfigurationResult:
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
     limit: Limit | None = None
     """The limit from which its objective cannot be distinguished: chance, or the ceiling."""
+    bound: float | None = None
+    """Its pessimistic bound, by which a study with `search.racing` ranks it; None in other studies."""
     val_images: int | None = None
     """Number of validation images of each seed; the smallest of them."""
 

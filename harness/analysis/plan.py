@@ -207,6 +207,7 @@ def plan_study(
         + sum(fates.get(run_id) == "train" for run_id in tried),
         notes=(
             *_limit_notes(study, rows),
+            *_racing_notes(study),
             *([census.text()] if census is not None and not census.is_whole else []),
             *_growth_notes(study, space, store, growth),
         ),
@@ -265,6 +266,18 @@ def _limit_notes(study: Study, rows: Sequence[PlannedConfiguration]) -> Iterator
         yield (
             f"a run of {over} of {plural(len(rows), 'configuration')} would take longer than "
             f"`resources.minutes_per_run` ({study.resources.minutes_per_run:g}) by this estimate, and be ended"
+        )
+
+
+def _racing_notes(study: Study) -> Iterator[str]:
+    """A note on the further seeds of a race."""
+    racing = study.search.racing
+    if racing is not None:
+        is_kept = study.search.budget is not None and study.search.sampler != "grid" and racing.share > 0
+        kept = f"; {racing.share:.3g} of the budget is kept for it" if is_kept else ""
+        yield (
+            f"then a race gives further seeds, up to {racing.most}, to the configurations that may be the best; their "
+            f"number follows from the results{kept}"
         )
 
 

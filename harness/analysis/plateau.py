@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.analysis.formatting import format_metric
 from harness.analysis.proposal_origin import was_proposed
+from harness.analysis.racing import RACE_ROUND
 from harness.analysis.run_status import configuration_status, trial_status, trials_by_configuration
 from harness.analysis.statistics.expected_gain import ExpectedGain, expected_gain
 from harness.config.search_methods import PLATEAU_TRIALS
@@ -68,5 +69,7 @@ def _values(group: Sequence["FrozenTrial"]) -> dict[str, float]:
         return {}
     by_seed: dict[str, float] = {}
     for trial in group:
+        if RACE_ROUND in trial.user_attrs:  # its configuration was chosen by its results
+            continue
         by_seed |= trial.user_attrs.get("values_by_seed", {})
     return by_seed

@@ -20,6 +20,7 @@ from harness.analysis.configuration_result import (
 from harness.analysis.formatting import json_safe
 from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
 from harness.analysis.prospects import claims_needing_seeds
+from harness.analysis.racing import RaceResult, race_result
 from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
 from harness.analysis.run_status import trials_by_configuration
 from harness.analysis.study_budget import BudgetStatus, budget_status
@@ -57,7 +58,8 @@ class StudyResults:
     direction: str
     axes: tuple[str, ...]
     rows: tuple[ConfigurationResult, ...]
-    """Complete configurations by the objective, best first; then the others by trial."""
+    """Complete configurations by the objective, best first; then the others by trial. In a study with racing, complete
+    ones are ordered by their pessimistic bounds."""
     rejected: Mapping[str, int]
     """Number of configurations that were rejected before training, by the rule or budget that they violate."""
     devices: tuple[str, ...]
@@ -93,6 +95,8 @@ class StudyResults:
     resampling: tuple[tuple[str, bool], ...] = ()
     """How the runs' images were sampled, and whether they were generated; see `resampling_ways`."""
 
+    race: RaceResult | None = None
+    """How the best configuration was chosen, in a study with `search.racing`."""
     effects: "EffectsResult | None" = None
     """What each axis is worth, at the end of a search with space-filling trials; see `harness.analysis.effects`."""
     trust: "TrustResult | None" = None
@@ -110,14 +114,17 @@ class StudyResults:
 
     @property
     def best(self) -> ConfigurationResult | None:
-        """The complete configuration within the budgets with the best mean; None if all are at one limit."""
+        """The complete configuration within the budgets with the best mean; None if all are at one limit.
+
+        In a study with racing, that with the largest pessimistic bound (with the smallest, if less is better).
+        """
         return None if self.limit else next(iter(self.complete), None)
 
     @property
     def best_so_far(self) -> ConfigurationResult | None:
         """The configuration with the best mean so far, even if seeds of it are not trained; None as for `best`."""
-        if self.limit:
-            return None
+        if self.limit or (self.race is not None and self.race.has_bounds):
+            return self.best
         running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
         return min(running, key=lambda row: _rank(row, self.direction), default=None)
 
@@ -183,7 +190,8 @@ def study_results(
         )
         for group in trials_by_configuration(trials).values()
     ]
-    rows = sorted(_with_limits(rows, metric), key=lambda row: _order(row, direction))
+    race = _race(study, rows)
+    rows = sorted(_with_limits(_with_bounds(rows, race), metric), key=lambda row: _order(row, direction))
     trained = [row for row in stored if row.device is not None]
     return StudyResults(
         study=study.study,
@@ -207,6 +215,7 @@ def study_results(
         is_out_of_budget=BUDGET_ENDED in ended,
         budget=budget_status(study, store),
         open_by_budget=claims_needing_seeds(study, claims) if BUDGET_ENDED in ended else frozenset(),
+        race=race,
         resampling=resampling_ways(row for row in stored if row.state == RunState.COMPLETE),
     )
 
@@ -255,23 +264,44 @@ def _with_limits(rows: Sequence[ConfigurationResult], metric: str) -> list[Confi
     ]
 
 
+def _race(study: Study, rows: Sequence[ConfigurationResult]) -> RaceResult | None:
+    """How the best of the complete rows is chosen in a study with racing; None in other studies."""
+    if study.search.racing is None:
+        return None
+    complete = [row for row in rows if row.state == "complete"]
+    return race_result(
+        study,
+        {row.fingerprint: dict(zip(row.seeds, row.values, strict=True)) for row in complete},
+        {row.fingerprint: len(row.values) + len(row.missing) for row in complete},
+        {row.fingerprint: row.macs for row in complete},
+    )
+
+
+def _with_bounds(rows: Sequence[ConfigurationResult], race: RaceResult | None) -> list[ConfigurationResult]:
+    """The rows with their pessimistic bounds in the race, if there is one."""
+    if race is None or not race.has_bounds:
+        return list(rows)
+    bounds = {name: bound.bound for name, bound in race.bounds.items()}
+    return [replace(row, bound=bounds.get(row.fingerprint)) for row in rows]
+
+
 def _rank(row: ConfigurationResult, direction: str) -> float:
-    """Sort key by the mean, best first."""
-    if row.mean is None or not math.isfinite(row.mean):
+    """Sort key by the pessimistic bound of a race, else by the mean; best first."""
+    value = row.mean if row.bound is None else row.bound
+    if value is None or not math.isfinite(value):
         return math.inf
-    return -row.mean if direction == "maximize" else row.mean
+    return -value if direction == "maximize" else value
 
 
-def _order(row: ConfigurationResult, direction: str) -> tuple[bool, float, int, int]:
-    """Sort key: complete rows first, by their mean and then by their MACs; the others by trial."""
+def _order(row: ConfigurationResult, direction: str) -> tuple[bool, bool, float, int, int]:
+    """Sort key: complete rows first, as `_rank` has them and then by their MACs; the others by trial."""
     if row.state in ("complete", "over budget"):
-        return False, _rank(row, direction), row.macs, row.trials[0]
-    return True, 0.0, 0, row.trials[0]
+        return False, row.bound is None, _rank(row, direction), row.macs, row.trials[0]
+    return True, True, 0.0, 0, row.trials[0]
 
 
 def _with_front(rows: Sequence[ConfigurationResult], direction: str) -> tuple[ConfigurationResult, ...]:
     """The rows, with those on the Pareto front marked."""
-    sign = 1 if direction == "maximize" else -1
     complete = [row for row in rows if row.state == "complete" and row.mean is not None]
     if common_limit(row.limit for row in complete) is not None:
         return tuple(rows)
@@ -279,7 +309,7 @@ def _with_front(rows: Sequence[ConfigurationResult], direction: str) -> tuple[Co
     front: set[tuple[int, ...]] = set()
     best = -math.inf
     for _, same_macs in groupby(by_macs, key=lambda row: row.macs):
-        gains = {row.trials: sign * row.mean for row in same_macs if row.mean is not None}
+        gains = {row.trials: -_rank(row, direction) for row in same_macs}
         top = max(gains.values())
         if top > best:
             best = top

@@ -42,6 +42,7 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "budget": None
         if results.budget is None
         else results.budget.values() | {"is_used_up": results.is_out_of_budget},
+        "racing": None if results.race is None else race_values(results),
         "noise": noise_line(results.resampling),
         "resample": "+".join(dict.fromkeys(way for way, _ in results.resampling)) or None,
         "pareto_front": [configuration.trials[0] for configuration in results.front],
@@ -68,6 +69,25 @@ def results_values(results: StudyResults) -> dict[str, Any]:
             | ({"recipe": configuration.recipe.model_dump(mode="json")} if _has_recipe_axes(results) else {})
             for configuration in results.rows
         ],
+    }
+
+
+def race_values(results: StudyResults) -> dict[str, Any]:
+    """The race of a study for JSON; configurations are named by their first trials."""
+    race = results.race
+    assert race is not None, "a study with racing"
+    trials = {row.fingerprint: row.trials[0] for row in results.rows}
+    rates = race.rates()
+    return {
+        **asdict(race.rule),
+        "is_decided": race.is_decided,
+        "not_ruled_out": [trials[name] for name in race.rivals],
+        "runs": race.runs,
+        "runs_of_all": race.runs_of_all,
+        "noise": race.noise,
+        "spread": race.spread,
+        "estimates": {trials[name]: bound.estimate for name, bound in race.bounds.items()},
+        "simulated": None if rates is None else rates._asdict(),
     }
 
 
@@ -110,6 +130,7 @@ def configuration_values(configuration: ConfigurationResult, metric: str) -> dic
         "state": configuration.state,
         "reason": configuration.reason,
         "mean": configuration.mean,
+        **({} if configuration.bound is None else {"bound": configuration.bound}),
         "sd": configuration.spread,
         "n": len(configuration.values),
         "n_trained": len(configuration.values) + len(configuration.missing),

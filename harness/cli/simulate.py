@@ -32,8 +32,8 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
         commands,
         "simulate",
         "compare ways to search a space, replayed on recorded curves; nothing is trained",
-        details="Samplers, pruners and numbers of seeds search a grid whose runs are all recorded, in simulated time: "
-        "regret against computing, median and quartiles of many repetitions. See docs/simulate.md.",
+        details="Samplers, pruners, numbers of seeds and races search a grid whose runs are all recorded, in simulated "
+        "time: regret against computing, median and quartiles of many repetitions. See docs/simulate.md.",
     )
     parser.add_argument(
         "--table",
@@ -46,8 +46,9 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
         "--policies",
         nargs="+",
         metavar="P",
-        help="SAMPLER+PRUNER+SEEDS, as tpe+successive_halving+1; `file`: the keys `search` of FILE; `first_epoch`: one "
-        "epoch of many networks, then the best of them to the end. The others are compared with the first",
+        help="SAMPLER+PRUNER+SEEDS, as tpe+successive_halving+1, or with a race for up to 3 seeds tpe+none+1-3; "
+        "`file`: the keys `search` of FILE; `first_epoch`: one epoch of many networks, then the best of them to the "
+        "end. The others are compared with the first",
     )
     parser.add_argument(
         "--workers", type=positive, default=WORKERS, metavar="W", help=f"simulated workers (default: {WORKERS})"

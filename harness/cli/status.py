@@ -26,6 +26,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Print the status of a study."""
     from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
+    from harness.analysis.racing import seeds_due
     from harness.analysis.results import study_results
     from harness.analysis.study_reader import open_study_reader
     from harness.config.study import screening_epochs
@@ -37,14 +38,16 @@ def run(args: Namespace) -> int:
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as reader:
         study, reach, claims, history = reader.file.study, reader.size(), reader.claims(), StudyHistory()
         history.read(reader.trials)
+        results = study_results(study, reader.store, reader.trials, reach.ruled_out, claims, data=reader.data_notes())
+        racing = seeds_due(study, reader.trials).configurations if results.race and not results.limit else ()
         state = StudyStatus(
-            study_results(study, reader.store, reader.trials, reach.ruled_out, claims, data=reader.data_notes()),
+            results,
             reader.trials,
             driver=driver_of(reader.store, study.study),
             trials_total=reach.configurations,
             seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
             last=reader.store.events(study.study, limit=LAST_EVENTS),
-            needing_seeds=len(arms_needing_seeds(study, claims, history.seeds_used)),
+            needing_seeds=len(arms_needing_seeds(study, claims, history.seeds_used)) + len(racing),
             distances=distances_to_verdicts(study, claims),
         )
     if args.json:

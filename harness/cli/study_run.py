@@ -259,8 +259,9 @@ def _to_the_end(driven: DrivenStudy, checked: CheckedStudy, view: EventView) -> 
     claims = evaluate_claims(study, checked.space, driven.store, environment)
     effects = _effects(driven, checked) if has_uniform_draws(study) else None
     trust = _trust(driven, checked) if has_trust(study) else None
-    is_limited = study.search.budget is not None or study.search.plateau is not None  # the reason of the end may differ
-    if has_summary(folder) and not is_limited:
+    search = study.search
+    may_differ = search.budget is not None or search.plateau is not None or search.racing is not None
+    if has_summary(folder) and not may_differ:  # the reason of the end, or the rule of a race, may be another one
         return replace(results, rejected=ruled_out, claims=claims, effects=effects, trust=trust)
     results = study_results(study, driven.store, trials, ruled_out, claims, environment)
     results = replace(results, effects=effects, trust=trust)

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.config.calibrate import Calibrate
 from harness.config.effects import EffectEntry
-from harness.config.measures import ScoreName
+from harness.config.measures import COST_METRICS, ScoreName, is_of_machine
 from harness.config.recipes.proxy import ProxyRecipe, StrictModel
 from harness.config.search_methods import PLATEAU_TRIALS
 
@@ -110,6 +110,28 @@ class SearchBudget(StrictModel):
             raise ValueError("must have a limit: `hours`, `runs` or `epochs`")
         return self
 
+    def part(self, share: float) -> Self:
+        """This share of every limit, whole runs and epochs rounded down."""
+        whole = {
+            name: None if (limit := getattr(self, name)) is None else int(share * limit) for name in ("runs", "epochs")
+        }
+        return self.model_copy(update={"hours": None if self.hours is None else share * self.hours, **whole})
+
+
+class Racing(StrictModel):
+    """Further seeds for the configurations that may be the best: each earns its second and third seed.
+
+    `search.seeds` is what every configuration gets. The best one is the one with the largest pessimistic bound.
+    """
+
+    most: Annotated[int, Field(ge=2, le=1000)] = 3
+    """Number of seeds that a configuration gets at most."""
+    level: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """Confidence of the bounds: a configuration gets further seeds while its optimistic bound is above the pessimistic
+    bound of the best one. A lower level trains fewer runs, and is wrong more often."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of `search.budget` that is kept for the race: a sampler proposes nothing further when the rest is used."""
+
 
 class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
@@ -129,6 +151,8 @@ class Search(StrictModel):
     max_seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
     """The configurations of undecided claims get one more seed at a time, up to this number, those of the claim first
     that gains the most chance of a verdict for its computing; null for none."""
+    racing: Racing | None = None
+    """Race for the best: when the search has ended, further seeds go only to configurations that may be the best."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
     pairing: Pairing = "seed"
@@ -220,6 +244,21 @@ class Search(StrictModel):
             raise ValueError(
                 f"`space_filling` must be left out for the sampler {self.sampler} without a pruner, whose trials all "
                 "are drawn uniformly and trained to the end"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_racing(self) -> Self:
+        if self.racing is None:
+            return self
+        if self.racing.most <= self.seeds:
+            raise ValueError(
+                f"`racing.most` must be more than the {self.seeds} `seeds` that every configuration gets, but got "
+                f"{self.racing.most}; write `seeds: 1`"
+            )
+        if self.pruner == "wilcoxon":
+            raise ValueError(
+                "`racing` must be left out for the pruner wilcoxon: both decide which configurations get further seeds"
             )
         return self
 
@@ -337,6 +376,11 @@ class Study(StrictModel):
             raise ValueError(f"`search.sampler` must be grid where there are claims, but got {self.search.sampler}")
         if self.claims and self.search.pruner != "none":
             raise ValueError(f"`search.pruner` must be none where there are claims, but got {self.search.pruner}")
+        if self.claims and self.search.racing is not None:
+            raise ValueError(
+                "`search.racing` must be left out where there are claims: it chooses by the results which arms get "
+                "further seeds, and the tests of claims are not valid then; `search.max_seeds` decides claims"
+            )
         if self.search.max_seeds is not None and not self.claims:
             raise ValueError("`search.max_seeds` must be left out where there are no claims that need more seeds")
         return self
@@ -348,6 +392,16 @@ class Study(StrictModel):
             raise ValueError(
                 f"`objectives` must hold a cost or a measure where `proxy.epochs` is 0 and nothing is trained, but got "
                 f"{objective}; take params, macs or latency_ms_p50"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_racing(self) -> Self:
+        objective = next(iter(self.objectives))
+        if self.search.racing is not None and (objective in COST_METRICS or is_of_machine(objective)):
+            raise ValueError(
+                f"`search.racing` must be left out for the objective {objective}, of which further seeds show nothing: "
+                "a cost follows from the network, and the seeds of a network share their measured times"
             )
         return self
 

@@ -25,6 +25,7 @@ FREE_TO_CHANGE = (
     "search.space_filling",
     "search.budget",
     "search.plateau",
+    "search.racing",  # which must not be left out again; see `_racing`
     "search.enqueue",
     "effects",
     "quick",
@@ -57,6 +58,7 @@ def compare_studies(before: str, now: str) -> StudyChanges:
     differences = [
         *_seeds(started.search, study.search),
         *_pairing(started, study),
+        *_racing(started.search, study.search),
         *_axes(started, study),
         *_bases(started, study),
         *_claims(started, study),
@@ -119,6 +121,15 @@ def _pairing(old: Study, new: Study) -> Iterator[KeyChange]:
     was, becomes = old.search.pairing, new.search.pairing
     if was != becomes:
         yield "refused" if old.claims else "added", _change_text("search.pairing", was, becomes)
+
+
+def _racing(old: Search, new: Search) -> Iterator[KeyChange]:
+    """A race may begin, or get another rule, but not be left out: the seeds that it gave follow from results."""
+    was, becomes = (None if key is None else key.model_dump(mode="json") for key in (old.racing, new.racing))
+    if was != becomes:
+        text = _change_text("search.racing", was, becomes)
+        why = " (which configurations have further seeds follows from the results, so means alone must not rank them)"
+        yield ("refused", text + why) if becomes is None else ("added", text)
 
 
 def _axes(old: Study, new: Study) -> Iterator[KeyChange]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.configuration_result import ConfigurationResult, seeds_text
-from harness.analysis.formatting import DASH, format_mean_and_spread, format_value, si
+from harness.analysis.formatting import DASH, format_mean_and_spread, format_metric, format_value, si
 from harness.analysis.objective import LATENCY, spread_of
 from harness.analysis.results import StudyResults
 from harness.config.measures import MEASURES, CellFormat, MetricColumn
@@ -120,6 +120,9 @@ def _status_columns(results: StudyResults, rows: Sequence[ConfigurationResult]) 
     """The columns of the objective, the costs, and the state if any configuration is not complete."""
     unit = " %" if results.metric in PERCENTAGES else ""
     yield Column(f"{results.metric}{unit}", [format_objective(row, results) for row in rows])
+    if any(row.bound is not None for row in rows):
+        bounds = [DASH if row.bound is None else format_metric(row.bound, results.metric) for row in rows]
+        yield Column("at least" if results.direction == "maximize" else "at most", bounds)
     yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
     if any(row.val_images for row in rows):
         yield Column("± val", [DASH if (e := row.sampling_error) is None else f"{e:.2f}" for row in rows])
@@ -165,6 +168,11 @@ def _sampling_note(rows: Sequence[ConfigurationResult]) -> Iterator[str]:
 
 def _columns_note(results: StudyResults) -> Iterator[str]:
     """Notes that explain the columns."""
+    if results.race is not None and results.race.has_bounds:
+        yield (
+            f"Ranked by pessimistic bounds ({100 * results.race.rule.level:g} %, one-sided) of the true values as of "
+            "the first seed: what a seed adds to all configurations is removed."
+        )
     if "erf" in results.measures:
         yield (
             "ERF: the area of the smallest centered square that contains more than t % of the map of the effective "

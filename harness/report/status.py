@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.analysis.conclusions import configuration_line
 from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.formatting import DASH, epochs_done, format_params, plural, printable
+from harness.analysis.racing import RaceResult
 from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
 from harness.analysis.summary import configuration_values
@@ -42,15 +43,15 @@ class StudyStatus:
     """Number of runs of each configuration."""
     last: Sequence[EventRow]
     needing_seeds: int = 0
-    """Number of configurations for which claims need another seed."""
+    """Number of configurations for which claims, or a race, need another seed."""
     distances: Mapping[str, str] = field(default_factory=dict)
     """How far each open claim is from a verdict, as text."""
 
     @cached_property
     def configurations(self) -> Counter[str]:
-        """Number of configurations by state; with claims, the trials of one configuration count once."""
+        """Number of configurations by state; with claims or a race, the trials of one configuration count once."""
         opened = [trial for trial in self.trials if "fingerprint" in trial.user_attrs]
-        if self.results.claims:
+        if self.results.claims or self.results.race is not None:
             opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
         statuses = configuration_statuses(self.trials)
 
@@ -59,6 +60,12 @@ class StudyStatus:
             return whole.state if status.state == "complete" and whole.state in INFEASIBLE else status.state
 
         return Counter(map(state, opened))
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether every configuration is settled with the seeds that all get, or the search has ended before."""
+        settled = sum(n for state, n in self.configurations.items() if state not in ("running", "waiting"))
+        return (self.trials_total is not None and settled >= self.trials_total) or self.results.ended is not None
 
     @property
     def is_finished(self) -> bool:
@@ -88,7 +95,9 @@ class StudyStatus:
     @property
     def runs_total(self) -> int | None:
         """Maximum number of runs; None if it is unknown."""
-        return None if self.trials_total is None or self.results.claims else self.trials_total * self.seeds
+        if self.trials_total is None or self.results.claims or self.results.race is not None:
+            return None
+        return self.trials_total * self.seeds
 
     @property
     def training(self) -> list[tuple[ConfigurationResult, RunResult]]:
@@ -117,6 +126,8 @@ def status_view(status: StudyStatus) -> RenderableType:
         more = f"; {plural(status.needing_seeds, 'configuration')} need another seed" if status.needing_seeds else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
         parts += [Text(f"                {name}: {distance}") for name, distance in status.distances.items()]
+    if results.race is not None:
+        parts.append(Text(f"race            {_race_text(status, results.race)}"))
     if results.budget is not None:
         parts.append(Text(f"budget          {results.budget.text}"))
     if results.ended is not None and not status.driver:
@@ -129,6 +140,15 @@ def status_view(status: StudyStatus) -> RenderableType:
     if status.last:
         parts += [Text(), Text("last events", style="bold"), *(Text(_event(row), style="dim") for row in status.last)]
     return Group(*parts)
+
+
+def _race_text(status: StudyStatus, race: RaceResult) -> str:
+    """The progress of a race as text."""
+    if not status.is_searched:
+        return "begins when the search has ended"
+    if race.is_decided:
+        return f"decided after {plural(race.runs, 'run')}, {len(race.rivals)} not ruled out"
+    return f"{plural(race.runs, 'run')} so far, {len(race.rivals)} not ruled out"
 
 
 def _none(status: StudyStatus) -> str:
@@ -155,6 +175,13 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
         "budget": None
         if results.budget is None
         else results.budget.values() | {"is_used_up": results.is_out_of_budget},
+        "racing": None
+        if results.race is None
+        else {
+            "is_decided": status.is_searched and results.race.is_decided,
+            "runs": results.race.runs,
+            "not_ruled_out": len(results.race.rivals),
+        },
         "data": list(results.data),
         "other_environments": [origin.text for origin in results.origins],
         "limit": results.limit,

@@ -55,7 +55,8 @@ def ended_view(results: StudyResults) -> list[RenderableType]:
     if results.budget is not None and not results.is_out_of_budget:
         lines.append(Text(f"Of the budget, {results.budget.text} are used."))
     numbers = {len(row.seeds) for row in results.complete}
-    if results.is_out_of_budget and len(numbers) > 1 and min(numbers) < results.search.get("seeds", 0):
+    of_same_seeds = len(numbers) <= 1 or min(numbers) >= results.search.get("seeds", 0)
+    if results.is_out_of_budget and results.race is None and not of_same_seeds:
         lines.append(
             Text(
                 f"Configurations have {min(numbers)} to {max(numbers)} seeds: their means are not of the same seeds, "

@@ -3,7 +3,8 @@
 One process drives a study and is the only writer of its database. Optuna proposes configurations, the executor trains
 them; the driver uses neither torch nor Ray. Seeds are paired: every configuration is trained with the seeds
 `search.seed`, `search.seed + 1`, ... When all are trained, the claims are evaluated. The configurations of undecided
-claims get one more seed each, as new trials, until no claim is undecided or `search.max_seeds` is reached.
+claims get one more seed each, as new trials, until no claim is undecided or `search.max_seeds` is reached. With
+`search.racing`, so do the configurations that may be the best, round by round (`harness.search.race`).
 
 Order: a grid trains every configuration with its first seed before any gets its second, so that an early look covers
 all configurations. A sampler finishes one configuration first, because it learns from finished ones; so does a study
@@ -47,6 +48,7 @@ from harness.search.first_rung import first_rung_of
 from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
 from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
+from harness.search.race import RaceMonitor
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
 from harness.search.study_budget import BudgetKeeper
 from harness.search.trial import OpenTrial
@@ -86,6 +88,8 @@ class DriverContext:
     """The configurations that the study file lists, which are tried first."""
     failed_before: frozenset[str] = frozenset()
     """Runs that failed in finished trials; see `reopen_outdated`. If they fail again, the study is not aborted."""
+    checks_limits: bool = True
+    """Whether there is no race where all configurations are at chance or at the ceiling, as the stored runs have it."""
 
 
 class Driver:
@@ -106,6 +110,7 @@ class Driver:
             self._claim_monitor.configurations_needing_seeds,
             inputs.enqueued,
             first_rung_of(inputs.study, inputs.space.data, inputs.folder.parent / "data"),
+            RaceMonitor(self._reuse, inputs.space, inputs.trials, self._history, checks_limits=inputs.checks_limits),
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
@@ -204,12 +209,18 @@ class Driver:
         if not self._proposals.has_next(in_progress=in_progress):
             return None
         runs = self._proposals.next_runs()
-        if runs is None and self._why_at_plateau() is not None:
-            return None
+        if runs is None and (self._has_left_for_race_only() or self._why_at_plateau() is not None):
+            if in_progress or not self._proposals.queue_race():
+                self._is_out_of_budget = not self._open and self._has_left_for_race_only()
+                return None
+            runs = self._proposals.next_runs()
         if self._budget.is_limited and not self._affords(runs):
             self._is_out_of_budget = not self._open  # open trials may use less than what is reserved for them
             return None
-        return self._proposals.open(in_progress=in_progress)
+        opened = self._proposals.open(in_progress=in_progress)
+        if opened is None and not in_progress and self._proposals.has_next(in_progress=0):
+            return self._open_next()  # the space is exhausted, and a race follows
+        return opened
 
     def _why_at_plateau(self) -> str | None:
         """Why the search ends by `search.plateau`, from the finished trials; None if it does not."""
@@ -220,14 +231,22 @@ class Driver:
             self._plateau = self._history.trials, plateau_reason(self._study, trials)
         return self._plateau[1]
 
+    def _has_left_for_race_only(self) -> bool:
+        """Whether what is left of the budget is kept for the race."""
+        return self._study.search.racing is not None and self._budget.is_limited and not self._affords(None)
+
     def _affords(self, planned: PlannedRuns | None) -> bool:
         """Whether the budget allows a further trial, after what the open trials have yet to train.
+
+        Of a study with racing, a share is kept: `planned` is None for a proposal, which must leave it.
 
         A grid reserves one run of each trial, since it closes trials with the seeds that they have.
         """
         opened = [run for trial in self._open.values() for run in trial.todo]
         if planned is None:
-            return self._budget.allows([*self._budget.costs_of(opened), *self._budget.costs_of_proposal()])
+            racing = self._study.search.racing
+            costs = [*self._budget.costs_of(opened), *self._budget.costs_of_proposal()]
+            return self._budget.allows(costs, share=1.0 if racing is None else 1.0 - racing.share)
         if self._is_breadth_first:
             opened = [trial.opening for trial in self._open.values() if trial.opening in trial.todo]
             costs = self._budget.costs_of(planned.all)
@@ -257,7 +276,15 @@ class Driver:
         if self._is_out_of_budget and status is not None:
             left = f"{self._runs_planned_at_end - done:,} of {plural(self._runs_planned_at_end, 'run')}"
             next_one, most = ("run", "") if self._study.search.sampler == "grid" else ("configuration", "at most ")
-            text = f"`search.budget` does not allow the next {next_one}: {status.text} are used; {most}{left} remain"
+            kept = ""
+            if (racing := self._study.search.racing) is not None:
+                next_one, most = ("run of the race", "") if self._proposals.is_racing else (next_one, most)
+                left += " before the race is decided" if self._proposals.is_racing else ", and those of the race,"
+                if next_one == "configuration" and racing.share > 0:
+                    kept = f", and {racing.share:.3g} of the budget was kept for the race"
+            text = (
+                f"`search.budget` does not allow the next {next_one}: {status.text} are used{kept}; {most}{left} remain"
+            )
             reasons.append((BUDGET_ENDED, f"{text}, which a larger budget trains"))
         elif self._proposals.has_next(in_progress=0) and (plateau := self._why_at_plateau()) is not None:
             reasons.append((PLATEAU_REACHED, plateau))
@@ -388,8 +415,8 @@ class Driver:
     def _report_epoch(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
         """Report an epoch of the opening run to Optuna, and end a screening run that is pruned or has passed."""
         value = curve_value(self._metric, epoch)
-        if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened:
-            return
+        if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened or owner.is_raced:
+            return  # a pruner must not compare with curves that were selected by their results
         owner.report(value, epoch.epoch)
         if run is not owner.screening:
             return

@@ -25,6 +25,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.analysis.racing import RACE_ROUND
 from harness.config.axes import Axis, Choice
 from harness.config.sampler_checks import values_in_order
 from harness.search.trial import distribution_of, storable_choice
@@ -233,6 +234,8 @@ class PresentedStorage(BaseStorage):
         presented.params = {
             name: axes[name].encode(trial.params[name]) if name in trial.params else axes[name].middle for name in names
         } | others
+        if RACE_ROUND in trial.user_attrs and trial.state.is_finished():
+            presented.state, presented._values = TrialState.FAIL, None  # chosen by its results; samplers ignore it
         if trial.state == TrialState.PRUNED and JUDGED in trial.user_attrs:
             values = trial.user_attrs.get("values")
             if values:  # given up after some seeds: their mean is known, as that of a configuration with fewer seeds

@@ -17,6 +17,7 @@ from harness.analysis.configuration_result import trial_recipe, trial_spec
 from harness.analysis.formatting import plural
 from harness.analysis.proposal_origin import ENQUEUED_AS, FIRST_RUNG, ProposedBy
 from harness.analysis.prospects import arms_needing_seeds, distances_to_verdicts
+from harness.analysis.racing import RACE_ROUND
 from harness.analysis.reuse import ReuseRule
 from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status, trials_by_configuration
 from harness.config.axes import Value, random_sampler
@@ -30,6 +31,7 @@ from harness.search.events import ClaimsEvaluated
 from harness.search.first_rung import FirstRung, Proposal
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.prior_draws import PriorDraws
+from harness.search.race import RaceMonitor
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.space_filling import MAX_DRAWS, SpaceFilling
 from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
@@ -107,7 +109,7 @@ class Proposals:
     """Opens one trial after another until a grid is exhausted, or a sampler has used all of its trials.
 
     Configurations with fewer seeds than the study now has come first. When a whole grid is trained, `more` returns the
-    configurations that get one more seed.
+    configurations that get one more seed; when any search has ended, `race` does.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Proposals:
         more: Callable[[], list[Candidate]] = list,
         enqueued: Sequence[Enqueued] = (),
         first_rung: FirstRung | None = None,
+        race: RaceMonitor | None = None,
     ) -> None:
         self._study = study
         self._space = space
@@ -126,6 +129,9 @@ class Proposals:
         self._history = history
         self._more = more
         self._first_rung = first_rung
+        self._race = race
+        self._rounds: dict[str, int] = {}
+        """The round of the race of queued configurations, by fingerprint."""
         self._is_grid = study.search.sampler == "grid"
         self._space_filling = SpaceFilling(study, space)
         self._prior = PriorDraws(study, space)
@@ -219,7 +225,22 @@ class Proposals:
         """Whether a further trial may be opened; queues the configurations that need further seeds first."""
         if in_progress == 0 and self._trials_left(0) == 0:
             self._queue.extend(self._lacking_seeds() or (self._more() if self._is_grid else ()))
+            if not self._queue:
+                self.queue_race()
         return self._trials_left(in_progress) > 0
+
+    def queue_race(self) -> bool:
+        """Queue the configurations that get another seed in the next round of the race; whether there are any."""
+        due = [] if self._race is None else self._race.configurations_needing_seeds()
+        if self._race is not None:
+            self._rounds |= {candidate.fingerprint: self._race.round for candidate in due}
+        self._queue.extend(due)
+        return bool(due)
+
+    @property
+    def is_racing(self) -> bool:
+        """Whether configurations wait for a further seed in the race."""
+        return bool(self._rounds)
 
     def next_runs(self) -> PlannedRuns | None:
         """The runs of the next trial; None if a sampler, or a uniform draw, has yet to propose it."""
@@ -390,6 +411,7 @@ class Proposals:
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
         opened = OpenTrial(trial, dict(candidate.params), spec, candidate.fingerprint, runs, steps=steps)
         opened.is_judged = JUDGED in facts
+        opened.is_raced = RACE_ROUND in facts
         if "screening" in facts:
             opened.screening = Run(spec, recipe, facts["screening"], self._space.data)
             opened.screening_epochs = self._screening_epochs
@@ -402,7 +424,8 @@ class Proposals:
         (spec, recipe), fingerprint, search = candidate.trained, candidate.fingerprint, self._study.search
         is_drawn = by == ProposedBy.SPACE_FILLING
         is_selected = self._history.is_new(fingerprint) and not is_drawn
-        is_further = self._history.lacks_seeds(fingerprint, search.seeds) and not is_drawn
+        of_race = self._rounds.pop(fingerprint, None)
+        is_further = of_race is not None or (self._history.lacks_seeds(fingerprint, search.seeds) and not is_drawn)
         seeds = self._history.next_seeds(fingerprint, search.seed, search.seeds)
         return {
             **({"screening": search.seed + SCREENING_SEEDS} if is_selected and self._screening_epochs > 0 else {}),
@@ -415,6 +438,7 @@ class Proposals:
             "seeds": seeds,
             "runs": [Run(spec, recipe, seed, self._space.data).id for seed in seeds],
             **({FURTHER_SEEDS: True} if is_further else self._space_filling.facts(by)),
+            **({} if of_race is None else {RACE_ROUND: of_race}),
         }
 
     def _reject(self, trial: "optuna.Trial", candidate: Candidate) -> None:

@@ -15,6 +15,7 @@ from harness.config.space import Candidate, Space
 from harness.config.study import Study
 from harness.search.samplers import SCREENING_SEEDS
 from harness.storage import EventRow, RunRow, Store
+from harness.storage.attempts import Attempt
 from harness.training.environment import Environment
 from harness.training.run import Ended, Epoch, Job, Record, Run, RunState, Started
 
@@ -105,6 +106,19 @@ class MemoryStore(Store):
     ) -> None:
         """Not read during a search without claims."""
 
+    def attempts(self, study: str) -> list[Attempt]:  # noqa: ARG002
+        """Nothing was trained before the driver read this, so nothing of a budget is spent."""
+        return []
+
+    def trial_runs(self, study: str) -> dict[int, list[str]]:  # noqa: ARG002, D102
+        return {}
+
+    def runs_with_attempts(self, run_ids: Iterable[str]) -> set[str]:  # noqa: ARG002, D102
+        return set()
+
+    def epochs_of_runs(self, run_ids: Iterable[str]) -> dict[str, list[Epoch]]:  # noqa: ARG002, D102
+        return {}
+
     def events(self, study: str, limit: int = 100) -> list[EventRow]:  # noqa: ARG002, D102
         return []
 
@@ -162,6 +176,8 @@ class RecordedCurves:
         cells = [cell for cell in space.grid() if cell.is_feasible]
         self.networks = {cell.fingerprint: positions[cell.fingerprint] for cell in cells}
         """The position in the table of every configuration of the space, by its fingerprint."""
+        self.macs = {cell.fingerprint: cell.cost.macs for cell in cells if cell.cost is not None}
+        """The MACs of every configuration, by its fingerprint."""
         self._by_run = {cell.identity: positions[cell.fingerprint] for cell in cells}
         top1, val_loss, seconds = (table.curves(name).tolist() for name in ("top1", "val_loss", "seconds"))
         self._epochs = [

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from harness.analysis.claims import paired_seeds
 from harness.analysis.plan import TrialsDone
 from harness.analysis.plan_history import pending_change
+from harness.analysis.racing import RACE_ROUND
 from harness.analysis.reuse import ReuseMode, ReuseRule, study_environment
 from harness.analysis.study_reader import naming_lines, study_title
 from harness.config.space import Space
@@ -135,7 +136,8 @@ def open_for_driving(
         with store.translate_errors():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
-        trials.sampler = build_sampler(study.search, space, len(trials.get_trials(deepcopy=False)), file.plugin)
+        searched = sum(RACE_ROUND not in trial.user_attrs for trial in trials.get_trials(deepcopy=False))
+        trials.sampler = build_sampler(study.search, space, searched, file.plugin)
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
         inputs = DriverContext(study, space, store, trials, folder, start_executor, rule, enqueued, reopened.failed)
         yield DrivenStudy(Driver(inputs), store, trials)

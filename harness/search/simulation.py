@@ -1,10 +1,10 @@
 """Simulates searches on recorded curves: which network a policy would recommend after how much computing.
 
 The driver of a study runs with its samplers, pruners and proposals; only the trainings are replaced, by recorded
-curves in simulated time with W workers (`harness.search.replay`). What a later version of the driver decides, such as
-further seeds for the best configurations, is simulated with it: nothing here decides which run is next.
+curves in simulated time with W workers (`harness.search.replay`). Nothing here decides which run is next.
 
-The recommendation is that of `StudyResults.best`: the best mean of all complete configurations.
+The recommendation is that of `StudyResults.best`: the best mean of all complete configurations, or with a race the best
+pessimistic bound.
 """
 
 import random
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.curve_table import CurveTable
+from harness.analysis.racing import race_result
 from harness.analysis.reuse import ReuseRule
 from harness.config.policies import Policy
 from harness.config.space import Space
-from harness.config.study import screening_epochs
+from harness.config.study import Study, screening_epochs
 from harness.errors import UserError
 from harness.executors.simulated import BudgetUsed, SimulatedExecutor
 from harness.search.driver import Driver, DriverContext
@@ -69,15 +70,17 @@ class SimulatedSearch:
 
 @dataclass(slots=True)
 class _Recommender:
-    """Follows the events of a driver, and keeps the best mean of the complete configurations."""
+    """Follows the events of a driver, and keeps the values of the complete configurations."""
 
-    is_maximized: bool
+    study: Study
+    macs: Mapping[str, int]
+    """By configuration."""
     _trials: dict[int, str] = field(default_factory=dict)
     """Configuration of every trial."""
-    _open: dict[int, list[float]] = field(default_factory=dict)
-    """Values of the runs of open trials."""
-    _values: dict[str, list[float]] = field(default_factory=dict)
-    """Values of complete configurations."""
+    _open: dict[int, dict[int, float]] = field(default_factory=dict)
+    """Values of the runs of open trials, by seed."""
+    _values: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Values of complete configurations, by seed."""
     pruned: int = 0
 
     @property
@@ -88,20 +91,25 @@ class _Recommender:
     def add(self, event: StudyEvent) -> bool:
         """Add an event; returns whether the recommendation may have changed."""
         if isinstance(event, TrialStarted):
-            self._trials[event.trial], self._open[event.trial] = event.configuration, []
+            self._trials[event.trial], self._open[event.trial] = event.configuration, {}
         elif isinstance(event, RunEnded) and event.value is not None:
-            self._open[event.trial].append(event.value)
+            self._open[event.trial][event.seed] = event.value
         elif isinstance(event, TrialEnded):
             self.pruned += event.state == "pruned"
             if event.state == "complete":
-                self._values.setdefault(self._trials[event.trial], []).extend(self._open[event.trial])
+                self._values.setdefault(self._trials[event.trial], {}).update(self._open[event.trial])
                 return True
         return False
 
     def best(self) -> str:
         """Fingerprint of the recommended configuration."""
-        sign = 1 if self.is_maximized else -1
-        return max(self._values, key=lambda name: sign * statistics.fmean(self._values[name]))
+        if self.study.search.racing is not None:
+            tried = {name: len(by_seed) for name, by_seed in self._values.items()}
+            race = race_result(self.study, self._values, tried, self.macs)
+            if race.best is not None:
+                return race.best
+        sign = 1 if next(iter(self.study.objectives.values())) == "maximize" else -1
+        return max(self._values, key=lambda name: sign * statistics.fmean(self._values[name].values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +177,9 @@ class Rehearsal:
         trials.sampler = build_sampler(study.search, self.space, 0, policy.file.plugin)
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
         rule = ReuseRule(study, store, Environment())
-        driver = Driver(DriverContext(study, self.space, store, trials, Path(), lambda: executor, rule))
-        recommender = _Recommender(self.is_maximized)
+        inputs = DriverContext(study, self.space, store, trials, Path(), lambda: executor, rule, checks_limits=False)
+        driver = Driver(inputs)
+        recommender = _Recommender(study, self.curves.macs)
         recommendations = list(self._follow(driver, executor, recommender))
         return SimulatedSearch(
             tuple(recommendations),
@@ -199,7 +208,8 @@ class Rehearsal:
         If it can do without the last seed, that one is held out, to judge its choice.
         """
         search, epochs = policy.study.search, policy.study.proxy.epochs
-        has_spare = search.seeds + (screening_epochs(search.pruner, epochs) > 0) < len(order)
+        most = search.seeds if search.racing is None else search.racing.most
+        has_spare = most + (screening_epochs(search.pruner, epochs) > 0) < len(order)
         seen = order[:-1] if has_spare else order
         return seen, seen[-1]
 

@@ -73,10 +73,10 @@ class BudgetKeeper:
         limits = self.study.search.budget
         return None if limits is None else BudgetStatus(limits, self.spent())
 
-    def allows(self, costs: Iterable[RunCost]) -> bool:
-        """Whether these runs may be trained after all that are running."""
+    def allows(self, costs: Iterable[RunCost], share: float = 1.0) -> bool:
+        """Whether these runs may be trained after all that are running, with this share of the budget."""
         limits = self.study.search.budget
-        return limits is None or BudgetStatus(limits, self.spent(is_reserved=True)).allows(costs)
+        return limits is None or BudgetStatus(limits.part(share), self.spent(is_reserved=True)).allows(costs)
 
     def settled(self, run_ids: Iterable[str]) -> set[str]:
         """The runs that the store has, so that they cost nothing."""

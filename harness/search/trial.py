@@ -52,6 +52,8 @@ class OpenTrial:
     """Steps already reported; Optuna keeps the first report of a step."""
     is_judged: bool = False
     """Whether its further seeds may be given up after some of them, by the pruner `wilcoxon`."""
+    is_raced: bool = False
+    """Whether it trains a further seed that its configuration has earned in a race."""
     is_pruned: bool = False
     is_screened: bool = False
     """Whether the screening run has passed all decisions."""

@@ -7,6 +7,7 @@ import pytest
 from curve_tables import EPOCHS, space_file, synthetic_table, true_mean
 
 from harness.analysis.curve_table import CurveTable
+from harness.analysis.racing import RACE_ROUND
 from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_space
 from harness.config.policies import DEFAULT, FIRST_EPOCH, Policy, default_policies, read_policies
@@ -98,6 +99,30 @@ def test_a_simulation_is_the_search_that_the_driver_does_on_a_database(
     assert simulated.pruned == sum(trial.state.name == "PRUNED" for trial in driven.trials())
 
 
+def test_a_race_keeps_a_share_of_the_computing_and_has_the_winner_of_the_driver(
+    file: StudyFile, tmp_path: Path
+) -> None:
+    table = synthetic_table(file, noise=1.0)
+    prepared = rehearsal(file, table, workers=1, share=0.2)
+    one = policy(file, "random+none+1-3", prepared.budget)
+    assert one.file is not None
+    simulated = prepared.simulate(one, 0)
+    order = seed_order(3, 0)
+    script = ReplayedRuns(prepared.curves, order, order[-1], first_seed=0)
+    workspace, space = Workspace(tmp_path), open_space(file)
+    with open_for_driving(one.file, space, workspace, lambda: ScriptedExecutor(script)) as driven:
+        for _ in driven.driver.events():
+            pass
+        trials = driven.trials()
+        results = study_results(one.study, driven.store, trials, {})
+    assert results.best is not None and results.race is not None and results.race.has_bounds
+    assert simulated.at(TOTAL) == _position(table, dict(results.best.params))
+    raced = [trial for trial in trials if RACE_ROUND in trial.user_attrs]
+    searched = len(trials) - len(raced)
+    assert searched == int(0.75 * prepared.budget) // EPOCHS and simulated.trials == len(trials)
+    assert len({trial.user_attrs["fingerprint"] for trial in raced}) < searched / 2
+
+
 def _position(table: CurveTable, params: dict[str, object]) -> int:
     return next(i for i, entry in enumerate(table.configurations) if dict(entry.params) == params)
 
@@ -171,12 +196,14 @@ def test_policies_are_read_and_checked_as_a_study_is(file: StudyFile) -> None:
     for name, rule in (
         ("tpe", "must have the form SAMPLER"),
         ("tpe+none+0", "must have the form SAMPLER"),
+        ("tpe+none+1-", "must have the form SAMPLER"),
         ("tpe+medain+1", "Did you mean `median`"),
     ):
         with pytest.raises(UserError, match=rule):
             policy(file, name)
     for name, rule in (
         ("gp+median+1", r"In the policy gp\+median\+1: `search.pruner` must be none or wilcoxon"),
+        ("tpe+none+2-2", r"In the policy tpe\+none\+2-2: `search.racing.most` must be more than the 2 `seeds`"),
         ("tpo+none+1", r"In the policy tpo\+none\+1: `search.sampler`"),
         ("tpe+wilcoxon+3", r"In the policy tpe\+wilcoxon\+3: `search.seeds` must be at least 5"),
     ):
