@@ -153,6 +153,9 @@ class Search(StrictModel):
     that gains the most chance of a verdict for its computing; null for none."""
     racing: Racing | None = None
     """Race for the best: when the search has ended, further seeds go only to configurations that may be the best."""
+    deterministic: bool = False
+    """Same proposals and same answer for any number of workers and any order of ending: a proposal does not use the
+    results of the seven trials before it, and waits for those of all earlier ones."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
     pairing: Pairing = "seed"
@@ -244,6 +247,22 @@ class Search(StrictModel):
             raise ValueError(
                 f"`space_filling` must be left out for the sampler {self.sampler} without a pruner, whose trials all "
                 "are drawn uniformly and trained to the end"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_deterministic(self) -> Self:
+        if not self.deterministic:
+            return self
+        if self.pruner in ("hyperband", "wilcoxon"):
+            raise ValueError(
+                f"`pruner` must be none, median or successive_halving with `deterministic`, but got {self.pruner}, "
+                "which compares with trials that end in any order"
+            )
+        if self.budget is not None:
+            raise ValueError(
+                "`budget` must be left out with `deterministic`: what is used of it at a proposal depends on the order "
+                "in which trials end; write the number of `trials`"
             )
         return self
 

@@ -60,6 +60,7 @@ from harness.training.run import DataNote, Ended, Epoch, Record, Run, RunState, 
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.samplers import BaseSampler
 
 COMPARING = ("median", "wilcoxon")
 """Pruners that compare with complete configurations."""
@@ -88,6 +89,8 @@ class DriverContext:
     """The configurations that the study file lists, which are tried first."""
     failed_before: frozenset[str] = frozenset()
     """Runs that failed in finished trials; see `reopen_outdated`. If they fail again, the study is not aborted."""
+    sampler_of: "Callable[[int], BaseSampler] | None" = None
+    """The sampler with random numbers that depend on this number of trials, for `search.deterministic`."""
     checks_limits: bool = True
     """Whether there is no race where all configurations are at chance or at the ceiling, as the stored runs have it."""
 
@@ -208,6 +211,8 @@ class Driver:
         in_progress = len(self._open)
         if not self._proposals.has_next(in_progress=in_progress):
             return None
+        if not self._proposals.may_open(self._open):
+            return None  # a worker waits, so that the proposal does not depend on the order in which trials end
         runs = self._proposals.next_runs()
         if runs is None and (self._has_left_for_race_only() or self._why_at_plateau() is not None):
             if in_progress or not self._proposals.queue_race():
@@ -217,6 +222,9 @@ class Driver:
         if self._budget.is_limited and not self._affords(runs):
             self._is_out_of_budget = not self._open  # open trials may use less than what is reserved for them
             return None
+        if self._study.search.deterministic and self._context.sampler_of is not None:
+            count = len(self._context.trials.get_trials(deepcopy=False))
+            self._context.trials.sampler = self._context.sampler_of(count)
         opened = self._proposals.open(in_progress=in_progress)
         if opened is None and not in_progress and self._proposals.has_next(in_progress=0):
             return self._open_next()  # the space is exhausted, and a race follows
@@ -227,7 +235,7 @@ class Driver:
         if self._study.search.plateau is None:
             return None
         if self._plateau[0] != self._history.trials:
-            trials = self._context.trials.get_trials(deepcopy=False)
+            trials = self._proposals.visible(self._context.trials.get_trials(deepcopy=False))
             self._plateau = self._history.trials, plateau_reason(self._study, trials)
         return self._plateau[1]
 

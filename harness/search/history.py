@@ -1,6 +1,6 @@
 """The history of a study: finished configurations, and the seeds of each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,11 @@ FURTHER_SEEDS = "further_seeds"
 """Attribute of trials that train known configurations with the seeds that were added to a study."""
 
 
-def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
+def seeds_taken(trials: Iterable["FrozenTrial"], hidden: Container[int] = ()) -> dict[str, set[int]]:
     """Seeds of each configuration, by its fingerprint, from trials in their order.
 
-    Seeds of failed trials don't count, nor those that were not trained because the configuration was pruned first.
+    Seeds of failed trials don't count, nor those that were not trained because the configuration was pruned first,
+    unless the trial's number is in `hidden`.
     """
     taken: dict[str, set[int]] = {}
     for trial in trials:
@@ -25,7 +26,8 @@ def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
         if fingerprint is None or trial.state.name == "FAIL":
             continue
         seeds = taken.setdefault(fingerprint, set())
-        if not seeds and trial.state.is_finished() and trial_status(trial).state == "pruned":
+        is_pruned = trial.state.is_finished() and trial_status(trial).state == "pruned"
+        if not seeds and is_pruned and trial.number not in hidden:
             continue
         seeds.update(trial.user_attrs["seeds"])
     return {fingerprint: seeds for fingerprint, seeds in taken.items() if seeds}
@@ -47,11 +49,20 @@ class StudyHistory:
     runs_done: int = 0
     configurations: dict[str, list[TrialStatus]] = field(default_factory=dict)
     """The finished trials of each configuration, by its fingerprint."""
+    is_deferred: bool = False
+    """Whether pruned trials give their seeds back when `give_back_until` is called, and not when they end."""
+    _to_give_back: dict[int, tuple[str, set[int]]] = field(default_factory=dict)
+    """Configuration and seeds of pruned trials, by their numbers."""
 
-    def read(self, trials: Iterable["FrozenTrial"]) -> None:
-        """Read earlier trials; from open ones, only their seeds."""
+    def read(self, trials: Iterable["FrozenTrial"], hidden: Container[int] = ()) -> None:
+        """Read earlier trials; from open ones, only their seeds. Pruned ones in `hidden` have theirs until later."""
         trials = list(trials)
-        self.used_seeds = seeds_taken(trials)
+        self.used_seeds = seeds_taken(trials, hidden)
+        self._to_give_back = {
+            trial.number: (trial.user_attrs["fingerprint"], set(trial.user_attrs["seeds"]))
+            for trial in trials
+            if trial.number in hidden and trial.state.is_finished() and trial_status(trial).state == "pruned"
+        }
         for trial in trials:
             if "fingerprint" not in trial.user_attrs:
                 self.rejected += trial.state.name == "PRUNED"
@@ -100,8 +111,16 @@ class StudyHistory:
         """Add a trial that has just ended; returns the new status of its configuration."""
         fingerprint = trial.user_attrs["fingerprint"]
         if {"screening", JUDGED} & trial.user_attrs.keys() and trial_status(trial).state == "pruned":
-            self.used_seeds[fingerprint] -= set(trial.user_attrs["seeds"])
+            self._to_give_back[trial.number] = fingerprint, set(trial.user_attrs["seeds"])
+            if not self.is_deferred:
+                self.give_back_until(trial.number)
         return self._close(trial)
+
+    def give_back_until(self, number: int) -> None:
+        """Free the seeds of pruned trials up to this number."""
+        for each in [each for each in sorted(self._to_give_back) if each <= number]:
+            fingerprint, seeds = self._to_give_back.pop(each)
+            self.used_seeds[fingerprint] -= seeds
 
     def _close(self, trial: "FrozenTrial") -> TrialStatus:
         fingerprint = trial.user_attrs["fingerprint"]

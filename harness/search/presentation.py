@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from harness.analysis.racing import RACE_ROUND
 from harness.config.axes import Axis, Choice
 from harness.config.sampler_checks import values_in_order
+from harness.search.lag import hidden_before
 from harness.search.trial import distribution_of, storable_choice
 from harness.search.wilcoxon import JUDGED
 from harness.storage.delegation import delegated
@@ -86,6 +87,8 @@ class Presentation:
     """With `aligned`, all complete trials have the same constraints, as a Gaussian process needs them."""
     ends_trials: bool = True
     """Whether the sampler is notified of finished trials."""
+    hides_last: bool = False
+    """Whether the trials that were opened last are presented as running (`harness.search.lag`)."""
 
 
 class PresentedSampler(BaseSampler):
@@ -145,6 +148,8 @@ class PresentedSampler(BaseSampler):
             view = Study(study.study_name, storage, self.sampler, study.pruner)
             self._views[study._study_id] = view
         view.pruner = study.pruner
+        assert isinstance(view._storage, PresentedStorage)
+        view._storage.proposed = trial.number
         presented = view._storage.get_trial(trial._trial_id)
         return _filter_study(view, presented), presented
 
@@ -176,6 +181,8 @@ class PresentedStorage(BaseStorage):
         self._study_id, self._name, self._directions = study._study_id, study.study_name, study.directions
         self._axes = axes
         self._presentation = presentation
+        self.proposed = 0
+        """The number of the trial for which the others are presented."""
         self._seen: dict[int, _Seen] = {}
 
     create_new_study = _delegated("create_new_study")
@@ -211,6 +218,9 @@ class PresentedStorage(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = [self._present(trial) for trial in self.source.get_all_trials(study_id, deepcopy=False)]
+        if self._presentation.hides_last:
+            hidden = hidden_before(trials, self.proposed)
+            trials = [_running(trial) if trial.number in hidden else trial for trial in trials]
         if self._presentation.constraints == "aligned":
             trials = _aligned(trials)
         chosen = [trial for trial in trials if states is None or trial.state in states]
@@ -241,6 +251,16 @@ class PresentedStorage(BaseStorage):
             if values:  # given up after some seeds: their mean is known, as that of a configuration with fewer seeds
                 presented.state, presented._values = TrialState.COMPLETE, [statistics.fmean(values)]
         return presented
+
+
+def _running(trial: FrozenTrial) -> FrozenTrial:
+    """A trial as it was before it had results."""
+    presented = copy.copy(trial)
+    presented.state, presented._values, presented.datetime_complete = TrialState.RUNNING, None, None
+    presented.intermediate_values = {}
+    system = trial.system_attrs.items()
+    presented.system_attrs = {key: value for key, value in system if not key.startswith(CONSTRAINT_PREFIX)}
+    return presented
 
 
 def _aligned(trials: list[FrozenTrial]) -> list[FrozenTrial]:

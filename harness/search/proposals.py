@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from harness.search.lag import ProposalLag
+
+REPEATS = "repeats"
+"""Attribute of a trial whose network the sampler had proposed before, and which trains a further seed of it."""
 DRAWN = 100
 """Number of random configurations whose mean work is that of an unknown one."""
 MAX_REJECTED_IN_A_ROW = 20
@@ -105,6 +109,14 @@ class ClaimMonitor:
         return candidates
 
 
+def _lag_of(study: Study, history: StudyHistory) -> "ProposalLag | None":
+    if not study.search.deterministic:
+        return None
+    from harness.search.lag import ProposalLag
+
+    return ProposalLag(history)
+
+
 class Proposals:
     """Opens one trial after another until a grid is exhausted, or a sampler has used all of its trials.
 
@@ -143,6 +155,7 @@ class Proposals:
         """Configurations that the file lists, which are tried before any other is proposed."""
         self._in_vain = 0
         """Number of rejected proposals since the last feasible one."""
+        self._lag = _lag_of(study, history)
         self._is_scarce = False
         """Whether so few networks are feasible that a rejected proposal is replaced by the nearest of them."""
         self._is_exhausted = False
@@ -159,7 +172,11 @@ class Proposals:
 
         self.requeue()
         trials = self._trials.get_trials(deepcopy=False)
-        self._history.read(trials)
+        if self._lag is None:
+            self._history.read(trials)
+        else:
+            self._lag.read(trials)
+        self._repeats = sum(REPEATS in trial.user_attrs for trial in trials)
         self._space_filling.read(trials)
         self._prior.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
@@ -228,6 +245,14 @@ class Proposals:
             if not self._queue:
                 self.queue_race()
         return self._trials_left(in_progress) > 0
+
+    def may_open(self, running: Iterable[int]) -> bool:
+        """Whether the results are there that the next proposal uses; `running` are the open trials."""
+        return self._lag is None or self._lag.may_open(running)
+
+    def visible(self, trials: "Sequence[FrozenTrial]") -> "Sequence[FrozenTrial]":
+        """The trials whose results the next proposal may use."""
+        return trials if self._lag is None else self._lag.visible(trials)
 
     def queue_race(self) -> bool:
         """Queue the configurations that get another seed in the next round of the race; whether there are any."""
@@ -398,13 +423,16 @@ class Proposals:
         """The open trial with its runs; a trial from the queue keeps its seeds."""
         spec, recipe = candidate.trained
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
-        self._repeats += is_proposed and bool(self._history.used_seeds.get(candidate.fingerprint))
+        is_repeated = is_proposed and bool(self._history.used_seeds.get(candidate.fingerprint))
+        self._repeats += is_repeated
         facts: dict[str, Any] = trial.user_attrs
         if is_proposed:
-            facts = self._facts(candidate, by)
+            facts = self._facts(candidate, by) | ({REPEATS: True} if is_repeated else {})
             self._space_filling.count(facts)
             self._prior.count(facts)
         self._opened_here.add(candidate.fingerprint)
+        if self._lag is not None:
+            self._lag.add(trial.number)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])
         runs = [Run(spec, recipe, seed, self._space.data) for seed in facts["seeds"]]

@@ -138,7 +138,8 @@ def _presented(
     """The sampler, which sees the study in this presentation."""
     from harness.search.presentation import Presentation, PresentedSampler
 
-    return PresentedSampler(sampler, request.space.axes, Presentation(**presentation))
+    hides_last = request.search.deterministic
+    return PresentedSampler(sampler, request.space.axes, Presentation(hides_last=hides_last, **presentation))
 
 
 def _quietly(build: Callable[[], "optuna.samplers.BaseSampler"]) -> "optuna.samplers.BaseSampler":
@@ -199,3 +200,13 @@ def build_sampler(
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
     """The pruner, with its rungs in epochs; it never decides before a third of the epochs (hyperband: a ninth)."""
     return PRUNERS[name](epochs)
+
+
+def pruner_of(search: Search, epochs: int) -> "optuna.pruners.BasePruner":
+    """The pruner of a study, which compares a trial with those that it may use."""
+    pruner = build_pruner(search.pruner, epochs)
+    if not search.deterministic:
+        return pruner
+    from harness.search.lag import LaggedPruner
+
+    return LaggedPruner(pruner)

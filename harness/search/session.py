@@ -25,7 +25,7 @@ from harness.search.driver import Driver, DriverContext
 from harness.search.enqueue import enqueued_configurations
 from harness.search.history import StudyHistory
 from harness.search.reopening import reopen_outdated
-from harness.search.samplers import build_pruner, build_sampler
+from harness.search.samplers import build_sampler, pruner_of
 from harness.search.trial import distribution_of
 from harness.storage import (
     DriverLock,
@@ -44,6 +44,7 @@ from harness.system.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
     from harness.executors.base import Executor
@@ -137,9 +138,15 @@ def open_for_driving(
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
         searched = sum(RACE_ROUND not in trial.user_attrs for trial in trials.get_trials(deepcopy=False))
-        trials.sampler = build_sampler(study.search, space, searched, file.plugin)
-        trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
-        inputs = DriverContext(study, space, store, trials, folder, start_executor, rule, enqueued, reopened.failed)
+
+        def sampler_of(count: int) -> "BaseSampler":
+            return build_sampler(study.search, space, count, file.plugin)
+
+        trials.sampler = sampler_of(searched)
+        trials.pruner = pruner_of(study.search, study.proxy.epochs)
+        inputs = DriverContext(
+            study, space, store, trials, folder, start_executor, rule, enqueued, reopened.failed, sampler_of
+        )
         yield DrivenStudy(Driver(inputs), store, trials)
         require_study(store, trials)
 

@@ -26,12 +26,13 @@ from harness.executors.simulated import BudgetUsed, SimulatedExecutor
 from harness.search.driver import Driver, DriverContext
 from harness.search.events import RunEnded, StudyEvent, TrialEnded, TrialStarted
 from harness.search.replay import CachedSpace, MemoryStore, RecordedCurves, ReplayedRuns, memory_trials
-from harness.search.samplers import build_pruner, build_sampler
+from harness.search.samplers import build_sampler, pruner_of
 from harness.training.environment import Environment
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from optuna.samplers import BaseSampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +175,19 @@ class Rehearsal:
         executor = SimulatedExecutor(script, slots=self.workers, budget=self.budget)
         store, trials = MemoryStore(), memory_trials(study)
         assert policy.file is not None
-        trials.sampler = build_sampler(study.search, self.space, 0, policy.file.plugin)
-        trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
+        plugin = policy.file.plugin
+
+        def sampler_of(count: int) -> "BaseSampler":
+            return build_sampler(study.search, self.space, count, plugin)
+
+        trials.sampler = sampler_of(0)
+        trials.pruner = pruner_of(study.search, study.proxy.epochs)
         rule = ReuseRule(study, store, Environment())
-        inputs = DriverContext(study, self.space, store, trials, Path(), lambda: executor, rule, checks_limits=False)
+        inputs = DriverContext(
+            *(study, self.space, store, trials, Path(), lambda: executor, rule),
+            sampler_of=sampler_of,
+            checks_limits=False,
+        )
         driver = Driver(inputs)
         recommender = _Recommender(study, self.curves.macs)
         recommendations = list(self._follow(driver, executor, recommender))

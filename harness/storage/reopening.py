@@ -30,7 +30,7 @@ RUNS = Base.metadata.tables["runs"]
 LINKS = Base.metadata.tables["trial_runs"]
 KEPT_ATTRIBUTES = (
     *("fingerprint", "spec", "recipe", "params", "macs", "seeds", "runs", "further_seeds"),
-    "race_round",
+    *("race_round", "repeats"),
     *("proposed_by", "proposed_from", "enqueued_as", "first_rung"),
 )
 """User attributes of a trial that are not part of its result."""
