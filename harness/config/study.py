@@ -214,15 +214,6 @@ class Search(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _check_budget(self) -> Self:
-        most = None if self.budget is None else self.budget.runs
-        if most is not None and most < self.seeds and self.sampler != "grid":
-            raise ValueError(
-                f"`budget.runs` must allow a configuration, which has {self.seeds} runs (`seeds`), but got {most}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_plateau(self) -> Self:
         if self.plateau is None:
             return self
@@ -421,6 +412,32 @@ class Study(StrictModel):
             raise ValueError(
                 f"`search.racing` must be left out for the objective {objective}, of which further seeds show nothing: "
                 "a cost follows from the network, and the seeds of a network share their measured times"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        """The first configuration must be within the budget: with all seeds, except on a grid, which closes others."""
+        search = self.search
+        if search.budget is None:
+            return self
+        is_grid = search.sampler == "grid"
+        screening = 0 if is_grid else screening_epochs(search.pruner, self.proxy.epochs)
+        runs = 1 if is_grid else search.seeds + (screening > 0)
+        kept = 0.0 if is_grid or search.racing is None else search.racing.share
+        limits = search.budget.part(1 - kept)
+        rest = f", of which `racing.share` leaves {1 - kept:.3g} to the search" if kept else ""
+        if limits.runs is not None and limits.runs < runs:
+            of = f"{search.seeds} runs (`seeds`)" + (" and a screening run" if screening else "")
+            raise ValueError(
+                f"`search.budget.runs` must allow a configuration, which has {of}, but got {search.budget.runs}{rest}"
+            )
+        epochs = self.proxy.epochs * (1 if is_grid else search.seeds) + screening
+        if limits.epochs is not None and limits.epochs < epochs and "recipe.epochs" not in self.axes:
+            what = "run" if is_grid else "configuration"
+            raise ValueError(
+                f"`search.budget.epochs` must allow a {what}, which takes {epochs} epochs, but got "
+                f"{search.budget.epochs}{rest}"
             )
         return self
 

@@ -333,6 +333,16 @@ def test_budget_and_plateau_are_no_part_of_a_studys_identity(tmp_path: Path) -> 
         (TPE | {"trials": 20, "plateau": 1}, "`search.plateau` needs more than 20 `trials`"),
         (TPE | {"plateau": -1}, "`search.plateau` must be above 0"),
         (TPE | {"budget": {"runs": 1}}, "`search.budget.runs` must allow a configuration, which has 2 runs"),
+        (
+            TPE | {"budget": {"runs": 2}, "pruner": "median"},
+            "which has 2 runs (`seeds`) and a screening run, but got 2",
+        ),
+        (
+            TPE | {"budget": {"runs": 2}, "racing": {"most": 3}},
+            "but got 2, of which `racing.share` leaves 0.75 to the search",
+        ),
+        (TPE | {"budget": {"epochs": 19}}, "`search.budget.epochs` must allow a configuration, which takes 20 epochs"),
+        ({"budget": {"epochs": 3}}, "`search.budget.epochs` must allow a run, which takes 10 epochs, but got 3"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, search: dict[str, Any], message: str) -> None:
