@@ -1,4 +1,4 @@
-"""What a study with `search.deterministic` decides by: results of the trials up to the last few, in any order of ending.
+"""What a study with `search.deterministic` decides by: the results up to the last few trials, in any order of ending.
 
 With several workers, trials end in an order that depends on their times. So that proposals do not, each is made without
 the results of the `HIDDEN` trials that were opened last, and not before all earlier ones have ended: then it is the
