@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from optuna import Study
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.storage.delegation import delegated
+from harness.storage.storage_view import StorageView
 
 if TYPE_CHECKING:
     from harness.search.history import StudyHistory
@@ -76,32 +75,12 @@ class LaggedPruner(BasePruner):
         return self.pruner.prune(view, trial)
 
 
-_delegated = delegated("source")
-
-
-class _EarlierTrials(BaseStorage):
-    """A storage with a trial and those before it that are not hidden from it; what is written goes to the other one."""
+class _EarlierTrials(StorageView):
+    """A storage with a trial and those before it that are not hidden from it."""
 
     def __init__(self, study: Study, number: int) -> None:
-        self.source, self._number = study._storage, number
-
-    create_new_study = _delegated("create_new_study")
-    delete_study = _delegated("delete_study")
-    get_study_user_attrs = _delegated("get_study_user_attrs")
-    get_study_system_attrs = _delegated("get_study_system_attrs")
-    set_study_user_attr = _delegated("set_study_user_attr")
-    set_study_system_attr = _delegated("set_study_system_attr")
-    get_all_studies = _delegated("get_all_studies")
-    get_study_id_from_name = _delegated("get_study_id_from_name")
-    get_study_name_from_id = _delegated("get_study_name_from_id")
-    get_study_directions = _delegated("get_study_directions")
-    create_new_trial = _delegated("create_new_trial")
-    set_trial_param = _delegated("set_trial_param")
-    set_trial_state_values = _delegated("set_trial_state_values")
-    set_trial_intermediate_value = _delegated("set_trial_intermediate_value")
-    set_trial_user_attr = _delegated("set_trial_user_attr")
-    set_trial_system_attr = _delegated("set_trial_system_attr")
-    get_trial = _delegated("get_trial")
+        super().__init__(study._storage)
+        self._number = number
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None

@@ -20,7 +20,6 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler
 from optuna.samplers._ga import BaseGASampler
-from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
@@ -31,7 +30,7 @@ from harness.config.sampler_checks import values_in_order
 from harness.search.lag import hidden_before
 from harness.search.trial import distribution_of, storable_choice
 from harness.search.wilcoxon import JUDGED
-from harness.storage.delegation import delegated
+from harness.storage.storage_view import StorageView
 
 FEASIBLE = -1.0
 """Presented amount of a constraint that a trial has not set; negative amounts are feasible."""
@@ -158,10 +157,6 @@ def _is_of(view: Study, study: Study) -> bool:
     return isinstance(view._storage, PresentedStorage) and view._storage.source is study._storage
 
 
-_delegated = delegated("source")
-"""Methods that call those of the storage that is presented."""
-
-
 @dataclass(slots=True)
 class _Seen:
     """A trial and its presented form."""
@@ -170,33 +165,20 @@ class _Seen:
     presented: FrozenTrial
 
 
-class PresentedStorage(BaseStorage):
+class PresentedStorage(StorageView):
     """A storage whose trials are those of another one, as a sampler sees them; what is written goes to the other one.
 
     Trials are translated once. A storage replaces the object of a trial that changes, or returns new objects.
     """
 
     def __init__(self, study: Study, axes: Mapping[str, PresentedAxis], presentation: Presentation) -> None:
-        self.source = study._storage
+        super().__init__(study._storage)
         self._study_id, self._name, self._directions = study._study_id, study.study_name, study.directions
         self._axes = axes
         self._presentation = presentation
         self.proposed = 0
         """The number of the trial for which the others are presented."""
         self._seen: dict[int, _Seen] = {}
-
-    create_new_study = _delegated("create_new_study")
-    delete_study = _delegated("delete_study")
-    get_study_user_attrs = _delegated("get_study_user_attrs")
-    get_study_system_attrs = _delegated("get_study_system_attrs")
-    set_study_user_attr = _delegated("set_study_user_attr")
-    set_study_system_attr = _delegated("set_study_system_attr")
-    create_new_trial = _delegated("create_new_trial")
-    set_trial_param = _delegated("set_trial_param")
-    set_trial_state_values = _delegated("set_trial_state_values")
-    set_trial_intermediate_value = _delegated("set_trial_intermediate_value")
-    set_trial_user_attr = _delegated("set_trial_user_attr")
-    set_trial_system_attr = _delegated("set_trial_system_attr")
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """As in `BaseStorage`, like all methods of this class."""
