@@ -147,7 +147,8 @@ def _race_text(status: StudyStatus, race: RaceResult) -> str:
     if not status.is_searched:
         return "begins when the search has ended"
     if race.is_decided:
-        return f"decided after {plural(race.runs, 'run')}, {len(race.rivals)} not ruled out"
+        rest = f"ended with all seeds, {len(race.rivals)} others not ruled out" if race.rivals else "decided"
+        return f"{rest} after {plural(race.runs, 'run')}"
     return f"{plural(race.runs, 'run')} so far, {len(race.rivals)} not ruled out"
 
 

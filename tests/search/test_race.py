@@ -141,6 +141,12 @@ def test_every_view_names_the_winner_of_the_race(whole: tuple[Raced, list[tuple[
     status = called("status", study.path, "--results", folder / "results", "--json", cwd=folder)
     shown = json.loads(status.stdout)
     assert shown["is_finished"] and shown["racing"]["is_decided"] and shown["best"]["bound"] == best.bound
+    lines = called("status", study.path, "--results", folder / "results", cwd=folder).stdout.splitlines()
+    rivals = len(results.race.rivals)
+    ended = f"ended with all seeds, {rivals} others not ruled out" if rivals else "decided"
+    assert [line.split(maxsplit=1)[1] for line in lines if line.startswith("race ")] == [
+        f"{ended} after {len(runs)} runs"
+    ]
     named = called("best", study.path, "--results", folder / "results", cwd=folder)
     assert yaml.safe_load(named.stdout)["K"] == list(best.spec.K)
     plan = called("run", study.path, "--dry-run", "--results", folder / "results", cwd=folder)
