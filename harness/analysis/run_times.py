@@ -17,11 +17,15 @@ from harness.system.machine import has_gpu
 from harness.training.environment import Environment
 from harness.training.run import RunState
 
-MACS_PER_S_PER_THREAD = 7e9
-"""Rough estimate for recipes without timed runs: multiply-accumulates per second of a CPU thread.
+MACS_PER_S_PER_THREAD = 3e10
+"""Rough estimate for recipes without timed runs: multiply-accumulates per second of a CPU thread, without `PIXEL_S`.
 
-The five networks of `kernel_size.yaml` do 5.9 to 11.5 billion on one thread of an AMD EPYC with AVX2 (n = 3 runs each).
+With `PIXEL_S`, the runs of the five networks of `kernel_size.yaml` are estimated at 1.2 to 1.5 times the 38 to 53 s
+that they took on one thread of an AMD EPYC with AVX-512 (n = 3 to 6 each), and a training step of RepLKNet-31B at 224
+pixels at 0.7 times (two threads, AVX2).
 """
+PIXEL_S = 2e-7
+"""Time of a CPU for each pixel of an image that passes a network, whatever its MACs (memory traffic)."""
 MACS_PER_S_PER_GPU = 1e12
 """Rough estimate for a GPU, a guess: nothing has been timed on one."""
 LATENCY_IMAGES = 35
@@ -45,6 +49,7 @@ class RunTimeEstimator:
         """Seconds of the complete runs of each recipe, by its fingerprint."""
         gpus = study.resources.gpus if has_gpu() else 0.0
         self._speed = gpus * MACS_PER_S_PER_GPU if gpus else study.resources.cpus * MACS_PER_S_PER_THREAD
+        self._pixel_s = 0.0 if gpus else PIXEL_S
         self._device = f"{gpus:g} GPU" if gpus else plural(study.resources.cpus, "thread")
         timed = list(self._timed_runs()) if store is not None and space.has_recipe_axes else []
         self._by_network: dict[str, list[float]] = {}
@@ -66,8 +71,8 @@ class RunTimeEstimator:
             return "nothing: no run of this recipe has been timed, and the number of images is not known yet"
         rule = "3 x MACs x training images" if self._study.proxy.epochs else "MACs x images that are measured"
         return (
-            f"a rough rule, since no run was timed: {rule}, "
-            f"at {self._speed / 1e9:g} GMAC/s on {self._device}, and {OVERHEAD_S:g} s more per run"
+            f"a rough rule, since no run was timed: {rule}, at {self._speed / 1e9:g} GMAC/s on {self._device}, "
+            f"{1e6 * self._pixel_s:g} µs more for each pixel of each image, and {OVERHEAD_S:g} s more per run"
         )
 
     def of(self, candidate: Candidate) -> float | None:
@@ -83,7 +88,8 @@ class RunTimeEstimator:
         images = images_per_run(recipe)
         if images is None:
             return None
-        return network_cost(spec, recipe.resolution).macs * images / self._speed + OVERHEAD_S
+        macs, pixels = network_cost(spec, recipe.resolution).macs, recipe.resolution**2
+        return rough_seconds(macs, pixels, images, self._speed, self._pixel_s)
 
     def work_of(self, recipe: ProxyRecipe) -> float:
         """What a run computes with this recipe, relative to the study's proxy."""
@@ -110,6 +116,13 @@ class RunTimeEstimator:
             is_own = self._environment is None or row.is_of(self._environment)
             if row.state == RunState.COMPLETE and is_own:
                 yield row.run.spec.fingerprint(), row.wall_s / self.work_of(row.run.recipe)
+
+
+def rough_seconds(
+    macs: float, pixels: int, images: float, speed: float = MACS_PER_S_PER_THREAD, pixel_s: float = PIXEL_S
+) -> float:
+    """Estimated seconds of a run of this number of images (`images_per_run`), each of these MACs and pixels."""
+    return images * (macs / speed + pixels * pixel_s) + OVERHEAD_S
 
 
 def relative_work(recipe: ProxyRecipe, proxy: ProxyRecipe, train_images: int | None = None) -> float:

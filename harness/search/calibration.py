@@ -20,7 +20,7 @@ from harness.analysis.calibration import (
     runs_of,
     strictest_plan,
 )
-from harness.analysis.run_times import MACS_PER_S_PER_THREAD, OVERHEAD_S, images_per_run
+from harness.analysis.run_times import images_per_run, rough_seconds
 from harness.analysis.statistics import Plan
 from harness.analysis.study_reader import open_space
 from harness.config.calibration_candidates import CalibrationPlan, CandidateRecipe
@@ -201,8 +201,7 @@ class Calibration:
         images = images_per_run(file.study.proxy) or 0.0
         resolution = file.study.proxy.resolution
         macs = [network_cost(spec, resolution).macs for spec in recipe.networks.values()]
-        rough_s = sum(macs) / len(macs) * images / MACS_PER_S_PER_THREAD + OVERHEAD_S
-        return _Candidate(recipe, file, space, rough_s)
+        return _Candidate(recipe, file, space, rough_seconds(sum(macs) / len(macs), resolution**2, images))
 
     def _measure(
         self, candidate: _Candidate, train: Train, seeds: int, position: tuple[int, int]
