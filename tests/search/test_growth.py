@@ -207,6 +207,15 @@ def test_a_plan_stretched_after_its_last_look_gives_exploratory_verdicts(study: 
     plot_claims(study.folder / "claims.png", summarize_claims(results))
 
 
+@pytest.mark.parametrize("name", ["on", "1_000", "2026-12-01"])
+def test_a_claim_whose_name_is_no_text_in_other_yaml_is_the_same_one_later(study: Grown, name: str) -> None:
+    claims = [CLAIM | {"name": name, "says": "yes"}]
+    study.run(NOISY, search={"seeds": 3}, claims=claims)
+    study.run(NOISY, search={"seeds": 3}, claims=[CLAIM | {"name": name, "says": "on"}])
+    (result,) = study.claim_results()
+    assert result.claim.name == name and result.exploratory is None
+
+
 def test_a_plan_stretched_before_its_last_look_keeps_its_error_rate(study: Grown) -> None:
     played = Played(study.folder, **(SMALL | claimed(seeds=3, max_seeds=6)))
     events = played.events(NOISY)
