@@ -20,9 +20,9 @@ from harness.training.run import RunState
 MACS_PER_S_PER_THREAD = 3e10
 """Rough estimate for recipes without timed runs: multiply-accumulates per second of a CPU thread, without `PIXEL_S`.
 
-With `PIXEL_S`, the runs of the five networks of `kernel_size.yaml` are estimated at 1.2 to 1.5 times the 38 to 53 s
+With `PIXEL_S`, the runs of the five networks of `kernel_size.yaml` are estimated at 1.1 to 1.5 times the 38 to 53 s
 that they took on one thread of an AMD EPYC with AVX-512 (n = 3 to 6 each), and a training step of RepLKNet-31B at 224
-pixels at 0.7 times (two threads, AVX2).
+pixels at 0.8 times (two threads, AVX2).
 """
 PIXEL_S = 2e-7
 """Time of a CPU for each pixel of an image that passes a network, whatever its MACs (memory traffic)."""

@@ -113,7 +113,8 @@ class SearchBudget(StrictModel):
     def part(self, share: float) -> Self:
         """This share of every limit, whole runs and epochs rounded down."""
         whole = {
-            name: None if (limit := getattr(self, name)) is None else int(share * limit) for name in ("runs", "epochs")
+            name: None if (limit := getattr(self, name)) is None else int(share * limit + 1e-9)
+            for name in ("runs", "epochs")
         }
         return self.model_copy(update={"hours": None if self.hours is None else share * self.hours, **whole})
 
