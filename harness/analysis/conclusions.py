@@ -1,11 +1,13 @@
 """Conclusions from the results of a study: which configuration is best, and whether the seeds support that."""
 
+import statistics
 from collections import Counter
 
 from harness.analysis.configuration_result import ConfigurationResult, seeds_text
 from harness.analysis.formatting import format_mean_and_spread, format_metric, format_params, join_words, plural, si
 from harness.analysis.limits import AT
-from harness.analysis.objective import COST_OBJECTIVES
+from harness.analysis.objective import COST_OBJECTIVES, LATENCY
+from harness.analysis.pareto_conclusions import pareto_conclusions
 from harness.analysis.racing import RaceResult
 from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.reuse import other_environments_text
@@ -22,6 +24,8 @@ def conclusions(results: StudyResults) -> list[str]:
             return ["No configuration is complete yet, so there are no results."]
         counts = join_words([f"{n} {state}" for state, n in states.items()])
         return [f"No configuration is complete and within the budgets ({counts}), so there is no best one."]
+    if results.pareto is not None:
+        return [*pareto_conclusions(results.pareto, results.complete), *_at_limits(results)]
     ranked = _raced(results, best, results.race) if results.race is not None else _ranked(results, best)
     return [*ranked, *_at_limits(results)]
 
@@ -119,12 +123,23 @@ def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
     return [output, _cheapest(best, same), *_too_few(best, second)]
 
 
+def best_title(results: StudyResults) -> str:
+    """What the best configuration is: the knee of the front, if there is one."""
+    if results.pareto is None:
+        return "Best network"
+    return "Best network: the knee of the front" if results.pareto.knee is not None else "Best network of the front"
+
+
 def configuration_line(configuration: ConfigurationResult, metric: str) -> str:
     """One configuration as one line: choices, value, n and cost."""
     parts = [
         f"{format_mean_and_spread(configuration.mean, configuration.spread, metric)} (n = "
         f"{seeds_text(len(configuration.values), configuration.missing)})"
     ]
+    shown = ("params", "macs", *((LATENCY,) if configuration.latency is not None else ()))  # below
+    for (name, values), spread in zip(configuration.further.items(), configuration.spreads[1:], strict=True):
+        if values and name not in shown:
+            parts.append(f"{name} {format_mean_and_spread(statistics.fmean(values), spread, name)}")
     if configuration.bound is not None:
         parts.append(f"bound {format_metric(configuration.bound, metric)}")
     parts += [f"{si(configuration.params_count)} params", f"{si(configuration.macs)} MACs"]

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.analysis.formatting import format_milliseconds
@@ -163,11 +163,11 @@ class ConfigurationResult:
     reason: str | None
     """Reason why it is not complete, or which of its seeds are missing."""
     values: tuple[float, ...]
-    """The objective of the complete runs, by seed."""
+    """The first objective of the complete runs, by seed."""
     seeds: tuple[int, ...]
     """The seeds of `values`."""
     mean: float | None
-    """Mean of the objective over the seeds."""
+    """Mean of the first objective over the seeds."""
     spread: float | None
     """Standard deviation over the seeds (n - 1); None for fewer than two."""
     runs: tuple[RunResult, ...]
@@ -190,13 +190,27 @@ class ConfigurationResult:
     missing: tuple[MissingSeed, ...] = ()
     """Seeds whose runs ended without a value."""
     is_on_front: bool = False
-    """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
+    """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good; of
+    several objectives, whether none is at least as good in all of them and better in one."""
     limit: Limit | None = None
     """The limit from which its objective cannot be distinguished: chance, or the ceiling."""
     bound: float | None = None
     """Its pessimistic bound, by which a study with `search.racing` ranks it; None in other studies."""
+    further: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The further objectives of a study with several: by name, the values of the complete runs, by seed."""
     val_images: int | None = None
     """Number of validation images of each seed; the smallest of them."""
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """The mean of each objective; only for a configuration with values."""
+        assert self.mean is not None
+        return (self.mean, *(statistics.fmean(values) for values in self.further.values()))
+
+    @property
+    def spreads(self) -> tuple[float | None, ...]:
+        """The standard deviation over the seeds of each objective (n - 1); None for fewer than two seeds."""
+        return (self.spread, *(spread_of(values) for values in self.further.values()))
 
     @property
     def sampling_error(self) -> float | None:
@@ -244,17 +258,23 @@ def _reason(status: TrialStatus, values: int, missing: Sequence[MissingSeed]) ->
     return status.reason
 
 
+def _objectives_of(run: RunResult, study: Study) -> list[float] | None:
+    """The objectives of a complete run; None if it lacks one."""
+    known = [value for metric in study.objectives if (value := run.value(metric)) is not None]
+    return known if len(known) == len(study.objectives) else None
+
+
 def configuration_result(
-    group: Sequence["FrozenTrial"], runs: Sequence[RunResult], study: Study, metric: str
+    group: Sequence["FrozenTrial"], runs: Sequence[RunResult], study: Study
 ) -> ConfigurationResult:
     """The result of the configuration that these trials share."""
     spec, recipe = trial_spec(group[0]), trial_recipe(group[0], study)
     status = configuration_status([trial_status(trial) for trial in group])
     screening = {trial.user_attrs.get("screening") for trial in group}
     full = [run for run in runs if run.row.run.seed not in screening]
-    by_seed = {run.row.run.seed: value for run in full if (value := run.value(metric)) is not None}
+    by_seed = {run.row.run.seed: known for run in full if (known := _objectives_of(run, study)) is not None}
     seeds = tuple(sorted(by_seed))
-    values = tuple(by_seed[seed] for seed in seeds)
+    values, *others = [tuple(by_seed[seed][i] for seed in seeds) for i in range(len(study.objectives))]
     over = {seed for trial in group if trial.state.is_finished() for seed in trial.user_attrs["seeds"]}
     missing = missing_seeds((run.row for run in full if run.row.run.seed in over), seeds)
     done = [run for run in full if run.row.state == RunState.COMPLETE]
@@ -279,5 +299,6 @@ def configuration_result(
         latency=latency_result(run.measures for run in done),
         enqueued_as=next((trial.user_attrs[ENQUEUED_AS] for trial in group if ENQUEUED_AS in trial.user_attrs), None),
         missing=missing if values else (),
+        further=dict(zip(list(study.objectives)[1:], others, strict=True)),
         wall_s=statistics.fmean(walls_s) if walls_s else None,
     )

@@ -90,6 +90,8 @@ def pruned_decisions(trained: "TrainedStudy", trials: Sequence["FrozenTrial"]) -
         return PrunedDecisions(reason=_no_rung(study.search.pruner))
     if any(one.recipe.epochs != study.proxy.epochs for one in trained.configurations):
         return PrunedDecisions(pruned=pruned, reason="configurations have different numbers of epochs")
+    if study.has_several_objectives:
+        return PrunedDecisions(pruned=pruned, reason="they were stopped by Pareto rank, of which no chance is computed")
     sign = 1.0 if next(iter(study.objectives.values())) == "maximize" else -1.0
     replay = _Replay(study.study, study.search.pruner, study.proxy.epochs, sign, trials)
     decisions = [decision for trial in stopped if (decision := replay.decision(trial)) is not None]

@@ -18,14 +18,16 @@ from harness.analysis.configuration_result import (
     read_run_results,
 )
 from harness.analysis.formatting import json_safe
-from harness.analysis.limits import Limit, common_limit, fewest_images, limit_sentence, limits_of
+from harness.analysis.limits import CHANCE_METRICS, Limit, common_limit, fewest_images, limit_sentence, limits_of
+from harness.analysis.objective import COST_OBJECTIVES, LATENCY
+from harness.analysis.pareto import ParetoFront, pareto_front
 from harness.analysis.prospects import claims_needing_seeds
 from harness.analysis.racing import RaceResult, race_result
 from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
 from harness.analysis.run_status import trials_by_configuration
 from harness.analysis.study_budget import BudgetStatus, budget_status
 from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
-from harness.config.study import Study
+from harness.config.study import CURVES, Study
 from harness.config.yaml_file import parse_stored
 from harness.errors import NotFound
 from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
@@ -95,6 +97,8 @@ class StudyResults:
     resampling: tuple[tuple[str, bool], ...] = ()
     """How the runs' images were sampled, and whether they were generated; see `resampling_ways`."""
 
+    pareto: ParetoFront | None = None
+    """The Pareto front of a study with several objectives."""
     race: RaceResult | None = None
     """How the best configuration was chosen, in a study with `search.racing`."""
     effects: "EffectsResult | None" = None
@@ -116,27 +120,51 @@ class StudyResults:
     def best(self) -> ConfigurationResult | None:
         """The complete configuration within the budgets with the best mean; None if all are at one limit.
 
-        In a study with racing, that with the largest pessimistic bound (with the smallest, if less is better).
+        In a study with racing, that with the largest pessimistic bound (with the smallest, if less is better). In one
+        with several objectives, the knee of the front; without a knee, the best of the front in the first objective.
         """
+        if self.pareto is not None:
+            return None if self.limit or self.pareto.best is None else self.row_of(self.pareto.best)
         return None if self.limit else next(iter(self.complete), None)
+
+    @property
+    def ranked(self) -> tuple[ConfigurationResult, ...]:
+        """The complete configurations, the best first; of several objectives, those of the front before the others."""
+        if self.pareto is None or self.best is None:
+            return self.complete
+        return tuple(sorted(self.complete, key=lambda row: (row is not self.best, not row.is_on_front)))
+
+    @property
+    def objectives_text(self) -> str:
+        """The objectives with their directions, as text."""
+        objectives = {self.metric: self.direction} if self.pareto is None else self.pareto.objectives
+        return ", ".join(f"{direction} {name}" for name, direction in objectives.items())
 
     @property
     def best_so_far(self) -> ConfigurationResult | None:
         """The configuration with the best mean so far, even if seeds of it are not trained; None as for `best`."""
-        if self.limit or (self.race is not None and self.race.has_bounds):
+        if self.limit or self.pareto is not None or (self.race is not None and self.race.has_bounds):
             return self.best
         running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
         return min(running, key=lambda row: _rank(row, self.direction), default=None)
 
     @property
     def front(self) -> tuple[ConfigurationResult, ...]:
-        """The Pareto front of the objective against MACs, cheapest first."""
+        """The Pareto front of the objective against MACs, cheapest first; of several objectives, by the first one."""
+        if self.pareto is not None:
+            return tuple(row for row in self.rows if row.is_on_front)
         return tuple(sorted((row for row in self.rows if row.is_on_front), key=lambda row: row.macs))
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of all values."""
         return tuple(sorted({seed for row in self.rows for seed in row.seeds}))
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """The further objectives that have no column of their own in the table of every study."""
+        names = () if self.pareto is None else list(self.pareto.objectives)[1:]
+        return tuple(name for name in names if name not in (*COST_OBJECTIVES, LATENCY))
 
     def to_dict(self) -> dict[str, Any]:
         """All results as plain values, as `summary.json` holds them; numbers that are not finite are None."""
@@ -182,23 +210,25 @@ def study_results(
     stored = [run.row for run in read.values()]
     reference = time_reference(stored, environment)
     runs = {run_id: of_one_environment(run, reference) for run_id, run in read.items()}
-    metric, direction = next(iter(study.objectives.items()))
+    metric, direction = study.objective, study.direction
     ended = _why_ended(store, study.study)
     rows = [
         configuration_result(
-            group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric
+            group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study
         )
         for group in trials_by_configuration(trials).values()
     ]
     race = _race(study, rows)
-    rows = sorted(_with_limits(_with_bounds(rows, race), metric), key=lambda row: _order(row, direction))
+    rows = sorted(_with_limits(_with_bounds(rows, race), study), key=lambda row: _order(row, direction))
+    pareto = pareto_front(study, rows, rejected) if study.has_several_objectives else None
     trained = [row for row in stored if row.device is not None]
     return StudyResults(
         study=study.study,
         metric=metric,
         direction=direction,
         axes=tuple(study.axes),
-        rows=_with_front(rows, direction),
+        rows=_with_front(rows, direction) if pareto is None else _with_pareto_front(rows, pareto),
+        pareto=pareto,
         rejected=rejected,
         devices=tuple(sorted({row.device for row in trained if row.device})),
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
@@ -255,12 +285,13 @@ def _range(counts: Iterable[float | None]) -> str | None:
     return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,} to {distinct[-1]:,}"
 
 
-def _with_limits(rows: Sequence[ConfigurationResult], metric: str) -> list[ConfigurationResult]:
-    """The rows with the limits that they are at."""
-    done = [[run.values for run in row.runs if run.value(metric) is not None] for row in rows]
+def _with_limits(rows: Sequence[ConfigurationResult], study: Study) -> list[ConfigurationResult]:
+    """The rows with the limits that they are at: in the first objective that may have one."""
+    tested = next((name for name in study.objectives if name in (*CURVES, *CHANCE_METRICS)), study.objective)
+    done = [[run.values for run in row.runs if run.value(tested) is not None] for row in rows]
     return [
-        replace(row, limit=limit, val_images=fewest_images(runs) if metric == "top1" else None)
-        for row, runs, limit in zip(rows, done, limits_of(metric, done), strict=True)
+        replace(row, limit=limit, val_images=fewest_images(runs) if study.objective == "top1" else None)
+        for row, runs, limit in zip(rows, done, limits_of(tested, done), strict=True)
     ]
 
 
@@ -315,6 +346,13 @@ def _with_front(rows: Sequence[ConfigurationResult], direction: str) -> tuple[Co
             best = top
             front |= {trials for trials, gain in gains.items() if gain == top}
     return tuple(replace(row, is_on_front=row.trials in front) for row in rows)
+
+
+def _with_pareto_front(rows: Sequence[ConfigurationResult], pareto: ParetoFront) -> tuple[ConfigurationResult, ...]:
+    """The rows, with those on the front of several objectives marked; none if all are at one limit."""
+    if common_limit(row.limit for row in rows if row.state == "complete") is not None:
+        return tuple(rows)
+    return tuple(replace(row, is_on_front=row.trials[0] in pareto.front) for row in rows)
 
 
 def _versions(rows: Iterable[RunRow], name: str) -> tuple[str, ...]:

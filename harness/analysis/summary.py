@@ -3,6 +3,7 @@
 `summary.json` has these values, `summary.txt` the page of results; `harness.report.study` writes both.
 """
 
+import statistics
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from harness.analysis.claims import ClaimResult
 from harness.analysis.conclusions import conclusions, conditions_text
 from harness.analysis.configuration_result import ConfigurationResult, RunResult, latency_values
 from harness.analysis.effect_values import effects_values
+from harness.analysis.objective import spread_of
+from harness.analysis.pareto import pareto_values
 from harness.analysis.results import StudyResults, noise_line
 from harness.analysis.reuse import environment_values, other_environments
 from harness.analysis.trust_values import trust_values
@@ -32,6 +35,7 @@ def results_values(results: StudyResults) -> dict[str, Any]:
     return {
         "study": results.study,
         "objective": {"name": results.metric, "direction": results.direction},
+        **({} if results.pareto is None else {"pareto": pareto_values(results.pareto)}),
         "best_trial": None if best is None else best.trials[0],
         "verdict": conclusions(results),
         "conditions": conditions_text(results),
@@ -132,6 +136,7 @@ def configuration_values(configuration: ConfigurationResult, metric: str) -> dic
         "mean": configuration.mean,
         **({} if configuration.bound is None else {"bound": configuration.bound}),
         "sd": configuration.spread,
+        **further_values(configuration),
         "n": len(configuration.values),
         "n_trained": len(configuration.values) + len(configuration.missing),
         "missing_seeds": [seed._asdict() for seed in configuration.missing],
@@ -147,6 +152,17 @@ def configuration_values(configuration: ConfigurationResult, metric: str) -> dic
         "spec": configuration.spec.canonical(),
         "runs": [run_values(facts, metric) for facts in configuration.runs],
     }
+
+
+def further_values(configuration: ConfigurationResult) -> dict[str, Any]:
+    """The further objectives of a configuration for JSON; empty in a study with one objective."""
+    if not configuration.further:
+        return {}
+    further = {
+        name: {"mean": statistics.fmean(values) if values else None, "sd": spread_of(values), "values": list(values)}
+        for name, values in configuration.further.items()
+    }
+    return {"further_objectives": further}
 
 
 def run_values(facts: RunResult, metric: str) -> dict[str, Any]:

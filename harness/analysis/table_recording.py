@@ -54,7 +54,11 @@ def record_table(file: StudyFile, space: Space, store: Store) -> CurveTable:
 
 def require_curves(file: StudyFile) -> None:
     """Raise `StudyError` for an objective that has no learning curve."""
-    objective = next(iter(file.study.objectives))
+    objective = file.study.objective
+    if file.study.has_several_objectives:
+        rule = "a study must have one objective to be replayed: searches are compared by their best value"
+        remedy = f"Keep `{file.study.curve_objective}` in a copy of the file."
+        raise StudyError(rule, value=", ".join(file.study.objectives), place=file.place(("objectives",)), remedy=remedy)
     if objective not in CURVES:
         rule = f"the objective must be {' or '.join(CURVES)} to be replayed: others have no learning curve"
         raise StudyError(rule, value=objective, place=file.place(("objectives",)))

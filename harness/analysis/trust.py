@@ -69,7 +69,7 @@ def study_trust(file: StudyFile, space: Space, store: Store, trials: Sequence["F
     trained = read_trained_study(study, space, store, trials)
     return TrustResult(
         study=study.study,
-        metric=next(iter(study.objectives)),
+        metric=study.curve_objective,
         pruner=study.search.pruner,
         first_rung=study.search.first_rung,
         epochs=study.proxy.epochs,

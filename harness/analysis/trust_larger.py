@@ -156,11 +156,11 @@ def _with_itself(values: Values, seeds: Sequence[int]) -> RankCorrelation:
 
 
 def _metric(trained: TrainedStudy) -> str:
-    return next(iter(trained.study.objectives))
+    return trained.study.curve_objective
 
 
 def _sign(trained: TrainedStudy) -> float:
-    return 1.0 if next(iter(trained.study.objectives.values())) == "maximize" else -1.0
+    return 1.0 if trained.study.objectives[_metric(trained)] == "maximize" else -1.0
 
 
 def _train_images(runs: Sequence[RunResult]) -> int | None:

@@ -125,8 +125,8 @@ def _configuration(
     study: Study, group: Sequence["FrozenTrial"], runs: Sequence[RunResult], *, is_drawn: bool
 ) -> TrainedConfiguration:
     """The configuration of these trials."""
-    metric, direction = next(iter(study.objectives.items()))
-    sign = 1.0 if direction == "maximize" else -1.0
+    metric = study.curve_objective
+    sign = 1.0 if study.objectives[metric] == "maximize" else -1.0
     spec, recipe = trial_spec(group[0]), trial_recipe(group[0], study)
     screening_seeds = {trial.user_attrs[SCREENING] for trial in group if SCREENING in trial.user_attrs}
     shared = shared_seeds(study)

@@ -59,7 +59,7 @@ class RungTable:
 def rung_table(trained: TrainedStudy) -> RungTable:
     """The correlation of each epoch, and of each rung of the pruner, with the full budget."""
     study, seeds = trained.study, trained.seeds
-    metric = next(iter(study.objectives))
+    metric = study.curve_objective
     if metric not in CURVES:
         return RungTable((), len(seeds), f"{metric} is known at the end of a run alone, so there is no rung")
     lengths = {one.recipe.epochs for one in trained.configurations}

@@ -24,7 +24,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the network as a network file."""
-    from harness.analysis.conclusions import conditions_text, configuration_line
+    from harness.analysis.conclusions import best_title, conditions_text, configuration_line
     from harness.analysis.formatting import format_params
     from harness.analysis.study_reader import open_study_reader
     from harness.config.network_file import dump_network_spec
@@ -34,7 +34,9 @@ def run(args: Namespace) -> int:
         configuration, results = study.find_winner(args.trial)
     if args.json:
         return print_json(configuration.spec.canonical())
-    title = "Best" if args.trial is None else "One"
+    title = "One" if args.trial is not None else "Best"
+    if args.trial is None and results.pareto is not None:
+        title = f"{best_title(results).removeprefix('Best network').strip(': ').capitalize()}, the best"
     comment = f"{title} of the study {results.study}, trial {configuration.trials[0]}.\n"
     comment += f"{results.metric} {configuration_line(configuration, results.metric)}\n{conditions_text(results)}"
     if any(map(is_recipe_axis, configuration.params)):

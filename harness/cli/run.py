@@ -141,14 +141,16 @@ def _view(file: "StudyFile", *, is_quiet: bool) -> "EventView":
     from harness.report.live import LiveState, LiveView
     from harness.search.events import EventView
 
-    metric, direction = next(iter(file.study.objectives.items()))
-    console, formatter = make_console(), EventFormatter(metric)
+    console, formatter = make_console(), EventFormatter.of(file.study)
     if is_quiet:
         return EventView()
     if not is_live(console):
         return LogView(formatter)
     after_training = "measuring" if file.study.proxy.transfer is None else "transfer"
-    state = LiveState(file.study.study, study_title(file.text), metric, direction, formatter, after_training)
+    state = LiveState(
+        *(file.study.study, study_title(file.text), file.study.objective, file.study.direction, formatter),
+        after_training=after_training,
+    )
     return LiveView(console, state)
 
 

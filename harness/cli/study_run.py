@@ -131,7 +131,7 @@ def run_study(
         reuse=reuse,
         is_fresh=fresh,
     )
-    view = LoggingView(EventFormatter(next(iter(file.study.objectives))), progress)
+    view = LoggingView(EventFormatter.of(file.study), progress)
     checked = check_study(file, options)
     trained = train_study(checked, view, Interrupt(is_command=False))
     try:
@@ -261,6 +261,7 @@ def _to_the_end(driven: DrivenStudy, checked: CheckedStudy, view: EventView) -> 
     trust = _trust(driven, checked) if has_trust(study) else None
     search = study.search
     may_differ = search.budget is not None or search.plateau is not None or search.racing is not None
+    may_differ = may_differ or study.has_several_objectives  # whose front depends on what the budgets ruled out
     if has_summary(folder) and not may_differ:  # the reason of the end, or the rule of a race, may be another one
         return replace(results, rejected=ruled_out, claims=claims, effects=effects, trust=trust)
     results = study_results(study, driven.store, trials, ruled_out, claims, environment)

@@ -35,6 +35,9 @@ REMEDIES = {
     "list_type": "Put it in brackets, as `[3]`.",
 }
 
+Problem = tuple[KeyPath, str, object, str]
+"""Path, violated rule, value and remedy."""
+
 
 class FileErrors:
     """The errors of one file."""

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from harness.config.axes import Axis, Choice, Range, Value
 from harness.config.census import SCARCE_SHARE, take_census
-from harness.config.problems import FileErrors
+from harness.config.objectives import several_objectives_problems
+from harness.config.problems import FileErrors, Problem
 from harness.config.search_methods import LEARNS_LATE, PRIOR_TRIALS, WILCOXON_SEEDS, SamplerTraits, traits_of
 from harness.config.space import BUDGETS, Space
 from harness.config.study import Study
-from harness.config.yaml_file import Document, KeyPath, quoted
+from harness.config.yaml_file import Document, quoted
 from harness.errors import StudyError
 
 
@@ -54,9 +55,6 @@ def require_dense(study: Study, space: Space, document: Document) -> None:
         )
 
 
-Problem = tuple[KeyPath, str, object, str]
-
-
 def _search_problems(study: Study, traits: SamplerTraits) -> Iterator[Problem]:
     search = study.search
     name, trials, least = search.sampler, search.trials or 0, traits.least_trials
@@ -84,9 +82,8 @@ def _search_problems(study: Study, traits: SamplerTraits) -> Iterator[Problem]:
         )
         remedy = f"Write `seeds: {WILCOXON_SEEDS + 1}` or more, or take a pruner with a screening run, as median."
         yield ("search", "seeds"), rule, search.seeds, remedy
-    if traits.objectives is not None and len(study.objectives) > traits.objectives:
-        rule = f"`objectives` must hold one objective for the sampler {name}"
-        yield ("objectives",), rule, len(study.objectives), "Put the others into `budgets`, or search with nsga2."
+    if study.has_several_objectives:
+        yield from several_objectives_problems(study, traits)
     if traits.package is not None and importlib.util.find_spec(traits.package) is None:
         rule = f"the package {traits.package} must be installed for the sampler {name}"
         yield ("search", "sampler"), rule, None, f"Install it: `make setup`, or `pip install {traits.package}`."

@@ -47,8 +47,7 @@ class SamplerTraits:
     """Whether a study may get further values of an axis: a distribution that was learned has the values of its time."""
     pruners: tuple[str, ...] | None = None
     """The pruners that it can be combined with; None for all."""
-    objectives: int | None = None
-    """Maximum number of objectives."""
+    takes_several_objectives: bool = True
     needs_order: bool = False
     """Whether every axis must have ordered values, or two of them."""
     takes_latency_budget: bool = True
@@ -71,7 +70,7 @@ SAMPLERS: dict[str, SamplerTraits] = {
     "nsga2": SamplerTraits(least_trials=2 * POPULATION),
     "cmaes": SamplerTraits(
         least_trials=2 * MOST_CMAES,
-        objectives=1,
+        takes_several_objectives=False,
         needs_order=True,
         takes_latency_budget=False,
         grows_axes=False,

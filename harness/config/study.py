@@ -21,8 +21,11 @@ FIRST_RUNG_PROPOSALS = 4
 RESERVED_NAMES = ("bench", "calibrations", "claims", "erf", "full_scale")
 """Folders in the results folder that belong to no study."""
 Pairing = Literal["seed", "none"]
+Direction = Literal["maximize", "minimize"]
 UNIFORM_SAMPLERS = ("random", "qmc")
 """Samplers that draw uniformly on every axis, whatever the results; without a pruner, all their trials are uniform."""
+MOST_OBJECTIVES = 6
+"""The time of a hypervolume grows exponentially with the number of objectives."""
 CURVES = ("top1", "val_loss")
 """Objectives that are measured after every epoch, so that a pruner can use them."""
 
@@ -347,8 +350,9 @@ class Study(StrictModel):
     rules: list[str] = Field(default=[])
     """Conditions that every configuration must meet, as `C[3] <= 8 * C[0]`, `recipe.epochs >= 4 or max(K) < 13`."""
     budgets: Budgets = Budgets()
-    objectives: dict[str, Literal["maximize", "minimize"]] = Field(default={"top1": "maximize"})
-    """The metric to optimize: `top1`, `val_loss`, `params`, `macs`, or a measured one such as `latency_ms_p50`."""
+    objectives: dict[str, Direction] = Field(default={"top1": "maximize"})
+    """The metric to optimize: `top1`, `val_loss`, `params`, `macs`, or a measured one such as `latency_ms_p50`. Of
+    several, as `{top1: maximize, macs: minimize}`, the answer is the Pareto front; the first one orders the tables."""
     search: Search = Search()
     proxy: ProxyRecipe = ProxyRecipe()
     """How each configuration is trained, where no axis decides."""
@@ -374,9 +378,31 @@ class Study(StrictModel):
     @field_validator("objectives")
     @classmethod
     def _check_objectives(cls, objectives: dict[str, Any]) -> dict[str, Any]:
-        if len(objectives) != 1:
-            raise ValueError(f"must hold one objective; put the others into `budgets` (got {len(objectives)})")
+        if not 1 <= len(objectives) <= MOST_OBJECTIVES:
+            raise ValueError(
+                f"must hold 1 to {MOST_OBJECTIVES} objectives; put the others into `budgets` (got {len(objectives)})"
+            )
         return objectives
+
+    @property
+    def objective(self) -> str:
+        """The first objective, which orders tables and decides where only one can."""
+        return next(iter(self.objectives))
+
+    @property
+    def direction(self) -> Direction:
+        """The direction of the first objective."""
+        return self.objectives[self.objective]
+
+    @property
+    def curve_objective(self) -> str:
+        """The first objective that epochs have; if none has one, the first."""
+        return next((name for name in self.objectives if name in CURVES), self.objective)
+
+    @property
+    def has_several_objectives(self) -> bool:
+        """Whether its answer is a Pareto front."""
+        return len(self.objectives) > 1
 
     @model_validator(mode="after")
     def _check_claims(self) -> Self:
@@ -398,8 +424,8 @@ class Study(StrictModel):
 
     @model_validator(mode="after")
     def _check_untrained(self) -> Self:
-        objective = next(iter(self.objectives))
-        if self.proxy.epochs == 0 and objective in CURVES:
+        objective = next((name for name in self.objectives if name in CURVES), None)
+        if self.proxy.epochs == 0 and objective is not None:
             raise ValueError(
                 f"`objectives` must hold a cost or a measure where `proxy.epochs` is 0 and nothing is trained, but got "
                 f"{objective}; take params, macs or latency_ms_p50"
@@ -408,7 +434,7 @@ class Study(StrictModel):
 
     @model_validator(mode="after")
     def _check_racing(self) -> Self:
-        objective = next(iter(self.objectives))
+        objective = self.objective
         if self.search.racing is not None and (objective in COST_METRICS or is_of_machine(objective)):
             raise ValueError(
                 f"`search.racing` must be left out for the objective {objective}, of which further seeds show nothing: "
@@ -444,8 +470,8 @@ class Study(StrictModel):
 
     @model_validator(mode="after")
     def _check_pruner(self) -> Self:
-        objective = next(iter(self.objectives))
-        if self.search.pruner not in ("none", "wilcoxon") and objective not in CURVES:
+        objective = " and ".join(self.objectives)
+        if self.search.pruner not in ("none", "wilcoxon") and not any(name in CURVES for name in self.objectives):
             raise ValueError(
                 f"`search.pruner` must be none for the objective {objective}, which only finished runs have; "
                 f"{' and '.join(CURVES)} can be pruned, and wilcoxon takes every objective"

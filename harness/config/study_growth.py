@@ -59,6 +59,7 @@ def compare_studies(before: str, now: str) -> StudyChanges:
         *_seeds(started.search, study.search),
         *_pairing(started, study),
         *_racing(started.search, study.search),
+        *_objectives(started, study),
         *_axes(started, study),
         *_bases(started, study),
         *_claims(started, study),
@@ -130,6 +131,12 @@ def _racing(old: Search, new: Search) -> Iterator[KeyChange]:
         text = _change_text("search.racing", was, becomes)
         why = " (which configurations have further seeds follows from the results, so means alone must not rank them)"
         yield ("refused", text + why) if becomes is None else ("added", text)
+
+
+def _objectives(old: Study, new: Study) -> Iterator[KeyChange]:
+    """Their order is that of the values of a trial in Optuna; other changes are found key by key."""
+    if old.objectives == new.objectives and list(old.objectives) != list(new.objectives):
+        yield "refused", f"{_change_text('objectives', old.objectives, new.objectives)} (their order stays the same)"
 
 
 def _axes(old: Study, new: Study) -> Iterator[KeyChange]:

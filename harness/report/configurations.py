@@ -120,6 +120,8 @@ def _status_columns(results: StudyResults, rows: Sequence[ConfigurationResult]) 
     """The columns of the objective, the costs, and the state if any configuration is not complete."""
     unit = " %" if results.metric in PERCENTAGES else ""
     yield Column(f"{results.metric}{unit}", [format_objective(row, results) for row in rows])
+    for name in results.further_columns:
+        yield Column(name, [_further(row, name) for row in rows])
     if any(row.bound is not None for row in rows):
         bounds = [DASH if row.bound is None else format_metric(row.bound, results.metric) for row in rows]
         yield Column("at least" if results.direction == "maximize" else "at most", bounds)
@@ -133,6 +135,12 @@ def _status_columns(results: StudyResults, rows: Sequence[ConfigurationResult]) 
     yield Column("s/run", [_seconds(row.wall_s) for row in rows])
     if any(row.state != "complete" for row in rows):
         yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
+
+
+def _further(row: ConfigurationResult, name: str) -> str:
+    """A further objective of a study with several: the mean over the seeds with their spread."""
+    values = row.further[name]
+    return format_mean_and_spread(statistics.fmean(values), spread_of(values), name) if values else DASH
 
 
 def _measured_columns(measure: str, rows: Sequence[ConfigurationResult]) -> Iterator[Column]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TextIO
+from typing import Self, TextIO
 
 from harness.analysis.formatting import (
     format_duration,
@@ -16,6 +16,7 @@ from harness.analysis.formatting import (
     printable,
 )
 from harness.analysis.results import StudyResults
+from harness.config.study import Study
 from harness.search import events
 from harness.search.events import EventView, Progress, StudyEvent
 from harness.search.samplers import seed_text
@@ -30,6 +31,14 @@ class EventFormatter:
     labels: dict[int, str] = field(default_factory=dict)
     is_training: bool = True
     """Whether the runs are trained, rather than only built and measured."""
+    further: tuple[str, ...] = ()
+    """The further objectives of a study with several."""
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """The formatter of a study's events."""
+        metric, *further = study.objectives
+        return cls(metric, further=tuple(further))
 
     def add_results(self, results: StudyResults) -> None:
         """Add the configurations of earlier trials."""
@@ -102,6 +111,7 @@ class EventFormatter:
     def _run_ended(self, event: events.RunEnded) -> str:
         name = self.trial_name(event.trial, event.seed)
         value = "" if event.value is None else f", {self.metric} {format_metric(event.value, self.metric)}"
+        value += self._further(event.further)
         if event.is_reused:
             return f"{name}: taken from the store, {event.state}{value}"
         if event.state == RunState.COMPLETE:
@@ -125,7 +135,12 @@ class EventFormatter:
         reason = f"; {event.reason}" if event.reason else ""
         is_short = event.seeds_asked is not None and event.seeds < event.seeds_asked
         seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else plural(event.seeds, "seed")
-        return f"{name}: {self.metric} {value} over {seeds}{reason}"
+        return f"{name}: {self.metric} {value}{self._further(event.further)} over {seeds}{reason}"
+
+    def _further(self, values: tuple[float, ...]) -> str:
+        """The further objectives as the end of a text; empty without any."""
+        named = zip(self.further, values, strict=True) if values else ()
+        return "".join(f", {name} {format_metric(value, name)}" for name, value in named)
 
 
 class LogView(EventView):

@@ -172,7 +172,8 @@ class LiveState:
 
     def _best(self) -> RenderableType:
         """The best mean so far, over the seeds that are done; none if the configurations cannot be distinguished."""
-        title = f"best {self.metric} ({self.direction})"
+        further = ", ".join(self.formatter.further)
+        title = f"best {self.metric} ({self.direction}{f'; of the objectives with {further}' if further else ''})"
         allowed = (item for item in self.values.items() if item[0] not in self.ruled_out)
         means = {configuration: statistics.fmean(values.values()) for configuration, values in allowed}
         if not means:

@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.analysis.conclusions import configuration_line
 from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.formatting import DASH, epochs_done, format_params, plural, printable
+from harness.analysis.pareto import ParetoFront, pareto_values
 from harness.analysis.racing import RaceResult
 from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
@@ -114,13 +115,15 @@ def status_view(status: StudyStatus) -> RenderableType:
     """The status for a terminal."""
     results = status.results
     by = f"driven by {status.driver}" if status.driver else status.state
-    head = Text(results.study, style="bold").append(f"  {results.direction} {results.metric}: {by}", style="not bold")
+    head = Text(results.study, style="bold").append(f"  {results.objectives_text}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.configurations)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.run_states)}{_of(status.runs_total, at_most=True)}"))
     first = results.best_so_far
     best = _none(status) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
     parts.append(Text(f"best            {best}"))
+    if results.pareto is not None and results.front:
+        parts.append(Text(f"front           {_front_text(results.pareto)}"))
     if results.claims:
         verdicts = Counter(result.verdict_text for result in results.claims)
         more = f"; {plural(status.needing_seeds, 'configuration')} need another seed" if status.needing_seeds else ""
@@ -140,6 +143,13 @@ def status_view(status: StudyStatus) -> RenderableType:
     if status.last:
         parts += [Text(), Text("last events", style="bold"), *(Text(_event(row), style="dim") for row in status.last)]
     return Group(*parts)
+
+
+def _front_text(front: ParetoFront) -> str:
+    """The size of the front, its knee and its hypervolume as text."""
+    knee = "no knee" if front.knee is None else f"the best is the knee, #{front.knee}"
+    size = plural(len(front.front), "configuration")
+    return f"{size} of {front.text}, {knee}; hypervolume {front.hypervolumes[-1][1]:.3f}"
 
 
 def _race_text(status: StudyStatus, race: RaceResult) -> str:
@@ -164,6 +174,7 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
     return {
         "study": results.study,
         "objective": {"name": results.metric, "direction": results.direction},
+        **({} if results.pareto is None else {"pareto": pareto_values(results.pareto)}),
         "driver": status.driver,
         "is_finished": status.is_finished,
         "configurations": dict(status.configurations),

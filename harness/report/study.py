@@ -11,8 +11,10 @@ from pathlib import Path
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.conclusions import conclusions, conditions_text, configuration_line
+from harness.analysis.conclusions import best_title, conclusions, conditions_text, configuration_line
+from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.formatting import format_params, json_text, plural, printable, si
+from harness.analysis.pareto_conclusions import objectives_text
 from harness.analysis.results import StudyResults, noise_line
 from harness.report.claims import claims_view
 from harness.report.configurations import FRONT_MARK, ConfigurationTables, format_objective
@@ -31,22 +33,27 @@ SUMMARY_WIDTH = 160
 
 def results_view(results: StudyResults) -> RenderableType:
     """The page of results with which a study ends."""
-    front = [
-        indented(f"{format_params(row.params)}: {format_objective(row, results)}, {si(row.macs)} MACs")
-        for row in results.front
-    ]
+    front = [indented(f"{format_params(row.params)}: {_on_front(row, results)}") for row in results.front]
     parts: list[RenderableType] = [heading(results), Text(), ConfigurationTables(results, most=MAX_ROWS), Text()]
     parts += [*enqueued_view(results), *ended_view(results), *reasons(results)]
     if front:
-        parts += [Text(f"Pareto front ({FRONT_MARK}) of {results.metric} against MACs", style="bold"), *front, Text()]
+        of = f"{results.metric} against MACs" if results.pareto is None else results.pareto.text
+        parts += [Text(f"Pareto front ({FRONT_MARK}) of {of}", style="bold"), *front, Text()]
     if results.best is not None:
-        parts += [Text("Best network", style="bold"), indented(configuration_line(results.best, results.metric))]
+        parts += [Text(best_title(results), style="bold"), indented(configuration_line(results.best, results.metric))]
     parts += [*(indented(sentence) for sentence in conclusions(results)), Text(), *claims_view(results)]
     parts += effects_view(results.effects) if results.effects is not None else []
     parts += answer_view(results.trust) if results.trust is not None else []
     parts += data_view(results.data)
     parts += [*full_scale_runs_view(results), *noise_view(results), Text(conditions_text(results), style="dim")]
     return Group(*parts)
+
+
+def _on_front(row: ConfigurationResult, results: StudyResults) -> str:
+    """A configuration of the front as text: its objectives, or the one with its MACs."""
+    if results.pareto is None:
+        return f"{format_objective(row, results)}, {si(row.macs)} MACs"
+    return objectives_text(results.pareto, row)
 
 
 def ended_view(results: StudyResults) -> list[RenderableType]:
@@ -84,9 +91,7 @@ def heading(results: StudyResults) -> RenderableType:
     lines = [f"{n} {state}" for state, n in Counter(row.state for row in results.rows).items()]
     lines += [f"{plural(n, 'configuration')} ruled out by {key}" for key, n in results.rejected.items()]
     text = Text(results.study, style="bold")
-    return text.append(
-        f"  {results.direction} {results.metric}: {', '.join(lines) or 'no trials yet'}", style="not bold"
-    )
+    return text.append(f"  {results.objectives_text}: {', '.join(lines) or 'no trials yet'}", style="not bold")
 
 
 def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[RenderableType]:

@@ -101,7 +101,8 @@ class Driver:
     def __init__(self, inputs: DriverContext) -> None:
         self._context = inputs
         self._study = inputs.study
-        self._metric = next(iter(inputs.study.objectives))
+        self._curve = inputs.study.curve_objective
+        """The objective whose learning curve is stored."""
         self._history = StudyHistory()
         self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
         self._claim_monitor = ClaimMonitor(self._reuse, inputs.space, self._history)
@@ -116,7 +117,7 @@ class Driver:
             RaceMonitor(self._reuse, inputs.space, inputs.trials, self._history, checks_limits=inputs.checks_limits),
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
-        compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
+        compared = [*inputs.study.objectives, *(claim.metric for claim in inputs.study.claims)]
         self._dispatch = RunDispatcher(
             inputs.study,
             inputs.folder,
@@ -134,9 +135,9 @@ class Driver:
         """Number of runs of the whole study, those included that the budget does not allow."""
         self._trained = 0
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
-        self._stored = StoredRuns(self._reuse, self._timing, self._metric)
+        self._stored = StoredRuns(self._reuse, self._timing, tuple(inputs.study.objectives))
         self._failures = FailureTracker(inputs.failed_before)
-        self._seed_pruner = SeedPruner(inputs.study.objectives[self._metric])
+        self._seed_pruner = SeedPruner(inputs.study.direction)
         self._outcomes = OutcomeRecorder(
             inputs.study, inputs.store, inputs.trials, self._history, self._stored, self._failures, self._seed_pruner
         )
@@ -422,7 +423,7 @@ class Driver:
 
     def _report_epoch(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
         """Report an epoch of the opening run to Optuna, and end a screening run that is pruned or has passed."""
-        value = curve_value(self._metric, epoch)
+        value = curve_value(self._curve, epoch)
         if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened or owner.is_raced:
             return  # a pruner must not compare with curves that were selected by their results
         owner.report(value, epoch.epoch)

@@ -58,5 +58,5 @@ def _best(of: BestOf, space: Space, store: Store | None) -> Iterator[Candidate]:
     if len(results.complete) < of.most:
         has = f"It has {len(results.complete)} complete configurations."
         raise StudyError(rule, value=f"best {of.most} of {of.study}", remedy=has)
-    for row in results.complete[: of.most]:
+    for row in results.ranked[: of.most]:
         yield network_candidate(row.spec, row.recipe, space, f"trial {row.trials[0]} of {of.study}")

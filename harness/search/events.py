@@ -95,7 +95,7 @@ class RunEnded(RunEvent):
 
     state: RunState
     value: float | None
-    """The objective, if the run is complete."""
+    """The first objective, if the run is complete."""
     wall_s: float
     cause: str | None = None
     is_reused: bool = False
@@ -103,6 +103,8 @@ class RunEnded(RunEvent):
     will_retry: bool = False
     recorded: RunValues | None = None
     """The recorded metrics of the run, if it has a value."""
+    further: tuple[float, ...] = ()
+    """The further objectives of a study with several, if the run is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class TrialEnded:
     state: str
     """`complete`, `pruned` or `failed`."""
     value: float | None
-    """Mean of the objective over the seeds, for a complete trial."""
+    """Mean of the first objective over the seeds, for a complete trial."""
     spread: float | None
     """Standard deviation over the seeds (n - 1), for two or more seeds."""
     seeds: int
@@ -123,6 +125,8 @@ class TrialEnded:
     """The status of its configuration, from all of its trials."""
     seeds_asked: int | None = None
     """Number of seeds that the trial was planned with."""
+    further: tuple[float, ...] = ()
+    """Means of the further objectives of a study with several, for a complete trial."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,22 +96,26 @@ class OutcomeRecorder:
     ) -> Iterator[StudyEvent]:
         """Add the outcome of a run to its trial, and finish the trial if it is decided."""
         recorded = self.stored.recorded(run) if state == RunState.COMPLETE and run is not owner.screening else None
-        value = None if recorded is None else self.stored.value(recorded)
+        values = None if recorded is None else self.stored.values(recorded)
         self.history.runs_done += 1
         if run is owner.screening and owner.is_screened:
             cause = PASSED_PRUNER
         yield RunEnded(
-            owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused, recorded=recorded
+            *(owner.number, run.id, run.seed, state, None if values is None else values[0], wall_s, cause),
+            is_reused=is_reused,
+            recorded=recorded,
+            further=() if values is None else values[1:],
         )
-        if value is not None:
-            owner.values[run.id] = value
+        if values is not None:
+            owner.add_values(run, values)
             if run is not owner.opening and self.stored.metric in CURVES:
                 owner.report(owner.mean(), len(owner.values) * run.recipe.epochs)
             self._compare_seeds(owner, run)
         elif run is owner.screening and owner.is_screened:
             pass  # the screening is decided, however the run ended
         elif state == RunState.COMPLETE:
-            owner.failures[run.id] = f"no metric is called `{self.stored.metric}`"
+            lacking = self.stored.metric if recorded is None else self.stored.lacking(recorded)
+            owner.failures[run.id] = f"no metric is called `{lacking}`"
         elif not owner.is_pruned:
             owner.failures[run.id] = f"{seed_text(run.seed)} {str(state).replace('_', ' ')}: {cause}"
             if state == RunState.DIVERGED:
@@ -147,6 +151,7 @@ class OutcomeRecorder:
             owner.number,
             outcome,
             value=owner.mean() if outcome == "complete" else None,
+            further=owner.means()[1:] if outcome == "complete" else (),
             spread=spread_of(owner.values.values()),
             seeds=len(owner.values),
             reason=reason,

@@ -226,6 +226,8 @@ class PresentedStorage(StorageView):
         presented.params = {
             name: axes[name].encode(trial.params[name]) if name in trial.params else axes[name].middle for name in names
         } | others
+        if len(self._directions) > 1:
+            presented.intermediate_values = {}  # by which TPE would order pruned trials, of one objective only
         if RACE_ROUND in trial.user_attrs and trial.state.is_finished():
             presented.state, presented._values = TrialState.FAIL, None  # chosen by its results; samplers ignore it
         if trial.state == TrialState.PRUNED and JUDGED in trial.user_attrs:

@@ -438,6 +438,7 @@ class Proposals:
         runs = [Run(spec, recipe, seed, self._space.data) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
         opened = OpenTrial(trial, dict(candidate.params), spec, candidate.fingerprint, runs, steps=steps)
+        opened.others = {name: {} for name in list(self._study.objectives)[1:]}
         opened.is_judged = JUDGED in facts
         opened.is_raced = RACE_ROUND in facts
         if "screening" in facts:

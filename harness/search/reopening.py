@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from harness.analysis.configuration_result import RunResult, of_one_environment, read_run_results
 from harness.analysis.reuse import ReuseDecision, ReuseRule
 from harness.config.measures import is_of_machine
+from harness.search.trial import FURTHER_OBJECTIVES
 from harness.storage.transitions import SETTLED
 
 if TYPE_CHECKING:
@@ -116,7 +117,11 @@ def _reopening_cause(checked: _FinishedTrial, rule: ReuseRule, known_good: set[s
         return None
     if reason := _unfinished_cause(checked):
         return reason
-    is_same = sorted(_values(checked.runs, rule)) == sorted(trial.user_attrs["values"])
+    stored = {rule.study.objective: trial.user_attrs["values"]} | trial.user_attrs.get(FURTHER_OBJECTIVES, {})
+    is_same = all(
+        sorted(_values(checked.runs, rule, metric)) == sorted(stored.get(metric, ()))
+        for metric in rule.study.objectives
+    )
     return None if is_same and not _has_other_times(checked, rule) else OTHER_VALUES
 
 
@@ -140,7 +145,6 @@ def _has_other_times(checked: _FinishedTrial, rule: ReuseRule) -> bool:
     )
 
 
-def _values(runs: Iterable[RunResult], rule: ReuseRule) -> list[float]:
-    metric = next(iter(rule.study.objectives))
+def _values(runs: Iterable[RunResult], rule: ReuseRule, metric: str) -> list[float]:
     values = (of_one_environment(run, rule.environment).value(metric) for run in runs)
     return [value for value in values if value is not None]

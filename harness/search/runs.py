@@ -5,7 +5,7 @@ and times, and the final facts of a trial.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -223,8 +223,7 @@ class StoredRuns:
 
     reuse: ReuseRule
     timing: Remeasurement
-    metric: str
-    """The objective."""
+    objectives: Sequence[str]
     run_ids: set[str] = field(default_factory=set)
     """Runs that this driver has trained."""
 
@@ -244,9 +243,20 @@ class StoredRuns:
         """The recorded curve and metrics of a run."""
         return RunValues(run, self.reuse.store.epochs(run.id), self._metrics(run.id))
 
-    def value(self, recorded: RunValues) -> float | None:
-        """The objective of a complete run."""
-        return objective_value(self.metric, *recorded)
+    @property
+    def metric(self) -> str:
+        """The first objective."""
+        return self.objectives[0]
+
+    def values(self, recorded: RunValues) -> tuple[float, ...] | None:
+        """The objectives of a complete run; None if it lacks one."""
+        values = [objective_value(metric, *recorded) for metric in self.objectives]
+        known = tuple(value for value in values if value is not None)
+        return known if len(known) == len(values) else None
+
+    def lacking(self, recorded: RunValues) -> str:
+        """The first objective that a complete run lacks."""
+        return next(metric for metric in self.objectives if objective_value(metric, *recorded) is None)
 
     def facts(self, trial: OpenTrial) -> dict[str, Any]:
         """Devices, versions and wall time of a trial, and the metrics of its first run."""

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TrialOutcome = Literal["complete", "pruned", "failed"]
+FURTHER_OBJECTIVES = "further_objectives"
+"""Attribute of a trial of a study with several objectives: the values of its runs, by the name of an objective."""
 
 
 @dataclass(slots=True)
@@ -45,7 +47,9 @@ class OpenTrial:
     active: dict[str, Run] = field(default_factory=dict)
     """Submitted runs by id."""
     values: dict[str, float] = field(default_factory=dict)
-    """Objective of the complete runs, by run id."""
+    """First objective of the complete runs, by run id."""
+    others: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The further objectives of a study with several: by name, of the complete runs, by run id."""
     failures: dict[str, str] = field(default_factory=dict)
     """Reason by run id, for runs that ended without a result."""
     steps: set[int] = field(default_factory=set)
@@ -118,8 +122,12 @@ class OpenTrial:
 
     def report(self, value: float, step: int) -> None:
         """Add a point to the learning curve, unless the curve has that step."""
-        if step not in self.steps:
-            self.steps.add(step)
+        if step in self.steps:
+            return
+        self.steps.add(step)
+        if self.others:  # for which Optuna's own method raises
+            self.trial.study._storage.set_trial_intermediate_value(self.trial._trial_id, step, value)
+        else:
             self.trial.report(value, step)
 
     def mark_diverged(self) -> None:
@@ -127,9 +135,19 @@ class OpenTrial:
         if DIVERGED not in self.trial.constraints:  # Optuna warns of a constraint that is set twice
             self.trial.set_constraint(DIVERGED, 1.0)
 
+    def add_values(self, run: Run, values: Sequence[float]) -> None:
+        """Add the objectives of a complete run, in the order of the study."""
+        self.values[run.id] = values[0]
+        for by_run, value in zip(self.others.values(), values[1:], strict=True):
+            by_run[run.id] = value
+
     def mean(self) -> float:
-        """Mean of the objective over the complete runs."""
+        """Mean of the first objective over the complete runs."""
         return statistics.fmean(self.values.values())
+
+    def means(self) -> tuple[float, ...]:
+        """Mean of each objective over the complete runs."""
+        return (self.mean(), *(statistics.fmean(by_run.values()) for by_run in self.others.values()))
 
     def finish(
         self, study: "optuna.Study", outcome: TrialOutcome, facts: Mapping[str, Any], latency_budget_ms: float | None
@@ -148,12 +166,13 @@ class OpenTrial:
             "values_by_seed": {str(run.seed): self.values[run.id] for run in self.runs if run.id in self.values},
             "spread": spread_of(self.values.values()),
             "failures": self.failures,
+            FURTHER_OBJECTIVES: {name: list(by_run.values()) for name, by_run in self.others.items() if by_run},
         }
         with batched_writes(study):
             for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
                 self.trial.set_user_attr(key, value)
             if outcome == "complete":
-                study.tell(self.trial, self.mean())
+                study.tell(self.trial, list(self.means()))
             else:
                 study.tell(self.trial, state=TrialState.PRUNED if outcome == "pruned" else TrialState.FAIL)
         return over

@@ -66,11 +66,11 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
         PLAIN + "search:\n  trials: 4\n",
         [(6, "`search.trials` must be left out for the sampler grid")],
     ),
-    "two objectives": (
-        PLAIN + "objectives: {top1: maximize, macs: minimize}\n",
-        [(5, "`objectives` must hold one objective; put the others into `budgets`")],
+    "two objectives and a race": (
+        PLAIN + "objectives: {top1: maximize, macs: minimize}\nsearch: {seeds: 1, racing: {most: 3}}\n",
+        [(6, "`search.racing` must be left out for 2 objectives")],
     ),
-    "no objective": (PLAIN + "objectives: {}\n", [(5, "must hold one objective")]),
+    "no objective": (PLAIN + "objectives: {}\n", [(5, "must hold 1 to 6 objectives")]),
     "no direction": (PLAIN + "objectives: {top1: max}\n", [(5, "`objectives.top1` must be one of 'maximize' or")]),
     "a pruner without a curve": (
         PLAIN + "objectives: {macs: minimize}\nsearch: {pruner: median}\n",

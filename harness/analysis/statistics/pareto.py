@@ -1,0 +1,140 @@
+"""Pareto fronts of points with several objectives: ranks, crowding, the knee and the hypervolume; arrays alone.
+
+Shapes: points are (N, M), N configurations with M objectives, all of them maximized (an objective that is minimized has
+its sign changed) and finite.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+MARGIN = 0.1
+"""Distance of the reference point from the worst value of each objective, as a share of the range of its values."""
+ON_THE_LINE = 1e-9
+"""Distance from the line between the extremes up to which a point is on it."""
+LEAST_FOR_KNEE = 3
+"""Smallest number of different points of a front with a knee: two are both extremes."""
+
+
+def dominates(one: Points, other: Points) -> bool:
+    """Whether a point is at least as good in every objective and better in one."""
+    return bool((one >= other).all() and (one > other).any())
+
+
+def front_positions(points: Points) -> NDArray[np.int64]:
+    """Positions of the points that no other one dominates, in increasing order; equal points do not dominate."""
+    order = np.lexsort(points.T[::-1])[::-1]  # no point dominates an earlier one
+    front: list[NDArray[np.int64]] = []
+    while len(order):
+        first = points[order[0]]
+        front.append(order[(points[order] == first).all(axis=1)])
+        order = order[(points[order] > first).any(axis=1)]
+    return np.sort(np.concatenate(front)) if front else np.zeros(0, dtype=np.int64)
+
+
+def pareto_ranks(points: Points, *, least: int | None = None) -> NDArray[np.int64]:
+    """The non-dominated rank of each point, (N,): 0 on the front, 1 on the front of the others, ... (Deb 2002).
+
+    With `least`, ranks end when as many points have one; the others all have the next rank.
+    """
+    ranks = np.zeros(len(points), dtype=np.int64)
+    left, rank = np.arange(len(points)), 0
+    while len(left):
+        ranks[left] = rank
+        if least is not None and len(points) - len(left) >= least:
+            break
+        left, rank = np.delete(left, front_positions(points[left])), rank + 1
+    return ranks
+
+
+def crowding_distances(points: Points) -> Points:
+    """How far the neighbors of each point are, over all objectives, as shares of their ranges, (N,) (Deb 2002).
+
+    The extremes of an objective have an infinite distance; equal points have the same one.
+    """
+    different, which = np.unique(points, axis=0, return_inverse=True)
+    distances = np.zeros(len(different))
+    for column in different.T:
+        order = np.argsort(column, kind="stable")
+        width = column[order[-1]] - column[order[0]]
+        if width == 0:
+            continue
+        distances[column == column[order[0]]] = np.inf
+        distances[column == column[order[-1]]] = np.inf
+        if len(order) > 2:
+            distances[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / width
+    return np.asarray(distances[which.reshape(-1)])
+
+
+def knee(front: Points) -> int | None:
+    """Position of the knee of a front, whose objectives are scaled to [0, 1] by its range; of equal ones, the first.
+
+    Of two objectives, it is the point with the largest distance from the line between the extremes, on its better side;
+    None if no point is there. Of more, it is the point with the smallest distance to the one that is best in all:
+    several objectives may have the same extreme, so that there is no plane through them. None for fewer than three
+    different points.
+    """
+    low, high = front.min(axis=0), front.max(axis=0)
+    if len(np.unique(front, axis=0)) < LEAST_FOR_KNEE:
+        return None
+    scaled = (front - low) / np.where(high > low, high - low, 1.0)
+    if front.shape[1] > 2:
+        return int(((1 - scaled) ** 2)[:, high > low].sum(axis=1).argmin())
+    beyond = scaled.sum(axis=1) - 1
+    return None if beyond.max() <= ON_THE_LINE else int(beyond.argmax())
+
+
+def reference_point(points: Points) -> Points:
+    """The reference point of hypervolumes, (M,): worse than the worst value of each objective by `MARGIN` of its range.
+
+    The margin lets the extremes of a front count; an objective with one value has its own as the reference.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.asarray(low - MARGIN * (high - low))
+
+
+def hypervolume_shares(points: Points) -> list[float]:
+    """The hypervolume of the points up to each one, as a share of the box between the reference and the ideal point.
+
+    The ideal point has the best value of each objective. Objectives in which all points are equal are left out; if that
+    is all of them, the share is 1.
+    """
+    low, high = reference_point(points), points.max(axis=0)
+    varied = high > low
+    if not varied.any():
+        return [1.0] * len(points)
+    scaled = (points[:, varied] - low[varied]) / (high[varied] - low[varied])
+    front: list[Points] = []
+    total, shares = 0.0, []
+    for point in scaled:
+        if not any((other >= point).all() for other in front):
+            total += float(point.prod()) - _volume([np.minimum(other, point) for other in front])
+            front = [other for other in front if not (point >= other).all()] + [point]
+        shares.append(min(1.0, total))
+    return shares
+
+
+def hypervolume(points: Points, reference: Sequence[float] | Points) -> float:
+    """The volume between the reference point and the points, which the latter dominate; (N, M) and (M,)."""
+    above = np.asarray(points, dtype=float) - np.asarray(reference, dtype=float)
+    return _volume(list(above[(above > 0).all(axis=1)]))
+
+
+def _volume(points: list[Points]) -> float:
+    """The volume that points dominate above the origin (While et al. 2012, WFG): the sum of what each adds."""
+    if not points:
+        return 0.0
+    unique = np.unique(np.array(points), axis=0)
+    table = unique[front_positions(unique)]
+    if table.shape[1] == 1:
+        return float(table.max())
+    table = table[np.argsort(-table[:, 0], kind="stable")]
+    if table.shape[1] == 2:  # by decreasing first objective, the second one increases
+        heights = np.diff(table[:, 1], prepend=0.0)
+        return float((table[:, 0] * heights).sum())
+    total = 0.0
+    for i, point in enumerate(table):
+        total += float(point.prod()) - _volume([np.minimum(other, point) for other in table[:i]])
+    return total
