@@ -7,7 +7,7 @@ from harness.config.problems import Problem
 from harness.config.search_methods import SamplerTraits
 from harness.config.study import CURVES, Study
 
-PARETO_PRUNERS = ("none",)
+PARETO_PRUNERS = ("none", "successive_halving")
 """Pruners of a study with several objectives."""
 
 
@@ -31,7 +31,7 @@ def several_objectives_problems(study: Study, traits: SamplerTraits) -> Iterator
             ("search", "pruner"),
             f"`search.pruner` must be {' or '.join(PARETO_PRUNERS)} for {n} objectives: the others compare one value",
             search.pruner,
-            "Leave it out, or keep one objective.",
+            "Write `pruner: successive_halving`, which decides by Pareto rank, or keep one objective.",
         )
     for name, value in (("racing", search.racing), ("plateau", search.plateau)):
         if value is not None:

@@ -47,6 +47,7 @@ from harness.search.events import (
 from harness.search.first_rung import first_rung_of
 from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
+from harness.search.pareto_pruner import ParetoPruner
 from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
 from harness.search.race import RaceMonitor
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
@@ -137,6 +138,7 @@ class Driver:
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, tuple(inputs.study.objectives))
         self._failures = FailureTracker(inputs.failed_before)
+        self._pareto_pruner = ParetoPruner(inputs.study) if inputs.study.has_several_objectives else None
         self._seed_pruner = SeedPruner(inputs.study.direction)
         self._outcomes = OutcomeRecorder(
             inputs.study, inputs.store, inputs.trials, self._history, self._stored, self._failures, self._seed_pruner
@@ -426,12 +428,17 @@ class Driver:
         value = curve_value(self._curve, epoch)
         if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened or owner.is_raced:
             return  # a pruner must not compare with curves that were selected by their results
+        reason = None
+        if run is owner.screening and self._pareto_pruner is not None:
+            reason = self._pareto_pruner.reason_to_stop(owner, epoch)  # before the epoch counts as decided
         owner.report(value, epoch.epoch)
         if run is not owner.screening:
             return
-        if owner.trial.should_prune():
+        if self._pareto_pruner is None and owner.trial.should_prune():
+            reason = f"behind the others after epoch {epoch.epoch}"
+        if reason is not None:
             owner.is_pruned = True
-            owner.failures[run.id] = f"behind the others after epoch {epoch.epoch}"
+            owner.failures[run.id] = reason
         elif epoch.epoch >= owner.screening_epochs:
             owner.is_screened = True
         else:

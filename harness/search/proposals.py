@@ -30,6 +30,7 @@ from harness.search.enqueue import Enqueued
 from harness.search.events import ClaimsEvaluated
 from harness.search.first_rung import FirstRung, Proposal
 from harness.search.history import FURTHER_SEEDS, StudyHistory
+from harness.search.pareto_pruner import was_stopped
 from harness.search.prior_draws import PriorDraws
 from harness.search.race import RaceMonitor
 from harness.search.samplers import SCREENING_SEEDS
@@ -444,7 +445,7 @@ class Proposals:
         if "screening" in facts:
             opened.screening = Run(spec, recipe, facts["screening"], self._space.data)
             opened.screening_epochs = self._screening_epochs
-            opened.is_screened = max(steps, default=0) >= opened.screening_epochs
+            opened.is_screened = max(steps, default=0) >= opened.screening_epochs and not was_stopped(facts)
         return opened
 
     def _facts(self, candidate: Candidate, by: ProposedBy) -> dict[str, Any]:
