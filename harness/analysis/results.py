@@ -161,6 +161,12 @@ class StudyResults:
         return tuple(sorted({seed for row in self.rows for seed in row.seeds}))
 
     @property
+    def curve_metric(self) -> str:
+        """The first objective that epochs have; if none has one, the first."""
+        objectives = () if self.pareto is None else self.pareto.objectives
+        return next((name for name in objectives if name in CURVES), self.metric)
+
+    @property
     def further_columns(self) -> tuple[str, ...]:
         """The further objectives that have no column of their own in the table of every study."""
         names = () if self.pareto is None else list(self.pareto.objectives)[1:]

@@ -1,5 +1,6 @@
 """Optuna's dashboard on a study's database: local, read only, and with notes on each study and trial in Markdown."""
 
+import copy
 import json
 import re
 import warnings
@@ -22,6 +23,7 @@ from harness.analysis.formatting import (
     printable,
     si,
 )
+from harness.analysis.pareto_conclusions import objectives_text
 from harness.analysis.results import StudyResults
 from harness.config.study import Study
 from harness.errors import UserError
@@ -43,6 +45,13 @@ DASHBOARD_NOTE = (
     "Values and curves are means over the seeds of a configuration, also if several trials trained it. The best trial "
     "is that of `harness best`: the best mean within the budgets. Gray: over a budget, or diverged. Trials in the "
     "state *Rejected* were proposed and never trained. Reload the page to update the means after further seeds."
+)
+FRONT_NOTE = (
+    "Values and curves are means over the seeds of a configuration, also if several trials trained it. The best trials "
+    "are those of the Pareto front, one for each configuration; `harness best` prints the knee. Gray: over a budget, "
+    "or diverged. Trials in the state *Rejected* were proposed and never trained. The page has the learning curves of "
+    "all configurations, and the hypervolume over the trials, among its plots. Reload the page to update the means "
+    "after further seeds."
 )
 NO_RESULTS_NOTE = (
     "This study was not created by the harness, or by a version whose study file it cannot read: each trial is shown "
@@ -136,8 +145,14 @@ def adapt_responses(app: "WSGIApplication", shown: "Callable[[int], DashboardTri
 
 def adapt_study_details(details: dict[str, Any], trials: "DashboardTrials") -> None:
     """Complete the dashboard's JSON of a study, in place."""
-    if trials.best is None:
+    if trials.has_several_objectives:
+        details["best_trials"] = _front_of(details, trials)
+    elif trials.best is None:
         details["best_trials"] = []
+    if trials.results is not None and trials.has_several_objectives:
+        from harness.report.dashboard_plots import several_objectives_plots
+
+        details["plotly_graph_objects"] = [*details["plotly_graph_objects"], *several_objectives_plots(trials.results)]
     _append_note(details, NO_RESULTS_NOTE if trials.results is None else study_note(trials.results))
     for trial in (*details["trials"], *details["best_trials"]):
         configuration = trials.rows.get(trial["number"])
@@ -149,6 +164,17 @@ def adapt_study_details(details: dict[str, Any], trials: "DashboardTrials") -> N
             _append_note(trial, trial_note(trial["number"], configuration, trials.results))
 
 
+def _front_of(details: dict[str, Any], trials: "DashboardTrials") -> list[dict[str, Any]]:
+    """The trials that the page shows as the best ones of several objectives; those of Optuna without results."""
+    if trials.results is None:
+        return list(details["best_trials"])
+    from optuna_dashboard._serializer import serialize_frozen_trial
+
+    # the page asks for the last trials only, once it has the others
+    listed = {trial["number"]: copy.deepcopy(trial) for trial in (*details["trials"], *details["best_trials"])}
+    return [listed.get(trial.number) or serialize_frozen_trial(0, trial, {}) for trial in trials.front]
+
+
 def _append_note(owner: dict[str, Any], text: str) -> None:
     """Append the text to the note of a study or trial, which a user may have written."""
     written = owner["note"]["body"]
@@ -158,7 +184,8 @@ def _append_note(owner: dict[str, Any], text: str) -> None:
 def study_note(results: StudyResults) -> str:
     """The results of the study so far, and an explanation of its pages."""
     ruled_out = [f"- not trained: {reason} ({count:,})" for reason, count in results.rejected.items()]
-    return "\n".join([" ".join(conclusions(results)), "", conditions_text(results), "", *ruled_out, "", DASHBOARD_NOTE])
+    explanation = DASHBOARD_NOTE if results.pareto is None else FRONT_NOTE
+    return "\n".join([" ".join(conclusions(results)), "", conditions_text(results), "", *ruled_out, "", explanation])
 
 
 def trial_note(number: int, configuration: ConfigurationResult, results: StudyResults) -> str:
@@ -186,6 +213,9 @@ def _head(number: int, configuration: ConfigurationResult, results: StudyResults
     reason = f": {_cell(configuration.reason)}" if configuration.reason and configuration.state != "complete" else ""
     mean_and_spread = format_mean_and_spread(configuration.mean, configuration.spread, results.metric)
     mean = f"{results.metric} {mean_and_spread} (n = {len(configuration.values)})"
+    if results.pareto is not None and configuration.values:
+        mean = f"{objectives_text(results.pareto, configuration)} (n = {len(configuration.values)})"
+        state = f"{state}, on the Pareto front" if configuration.is_on_front else state
     lines = [f"**{state}**{reason}", f"{_cell(format_params(configuration.params))}: {mean}, {_costs(configuration)}"]
     if len(configuration.trials) > 1:
         others = ", ".join(str(trial) for trial in configuration.trials if trial != number)

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from harness.analysis.configuration_result import ConfigurationResult, RunResult
-from harness.analysis.objective import curve_value
+from harness.analysis.objective import curve_value, spread_of
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.run_status import trial_status
 from harness.analysis.study_reader import rejected_proposals
@@ -45,16 +45,23 @@ class DashboardTrials:
 
     trials: list[FrozenTrial]
     best: FrozenTrial | None
-    """The best trial of the results; without results, the best trial within its constraints."""
+    """The best trial of the results; without results, the best trial within its constraints. None for several
+    objectives."""
     results: StudyResults | None = None
     """The results; None if the study's file cannot be read. Then each trial is shown alone."""
     rows: Mapping[int, ConfigurationResult] = field(default_factory=dict)
     """The configurations by trial number; rejected proposals have none."""
+    has_several_objectives: bool = False
+    front: tuple[FrozenTrial, ...] = ()
+    """A complete trial of each configuration on the front of several objectives."""
 
 
-def trials_without_results(trials: Sequence[FrozenTrial], direction: StudyDirection) -> DashboardTrials:
+def trials_without_results(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> DashboardTrials:
     """The trials of a study without results, each with its own value and constraints."""
     shown = [_dashboard_trial(trial, None, trial.constraints, "") for trial in trials]
+    if len(directions) > 1:
+        return DashboardTrials(shown, None, has_several_objectives=True)
+    direction = directions[0]
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1
     complete = (trial for trial in shown if trial.state == TrialState.COMPLETE and len(trial.values) == 1)
     feasible = [trial for trial in complete if max(trial.constraints.values(), default=0) <= 0]
@@ -75,7 +82,12 @@ def trials_with_results(trials: Sequence[FrozenTrial], results: StudyResults) ->
         constraints = trial.constraints
         if configuration is not None:
             constraints = _agreeing(violations[configuration.trials], configuration)
-        shown.append(_dashboard_trial(trial, configuration, constraints, results.metric))
+        shown.append(_dashboard_trial(trial, configuration, constraints, results.curve_metric))
+    if results.pareto is not None:
+        complete = {trial.number: trial for trial in shown if trial.state == TrialState.COMPLETE}
+        firsts = (next((complete[i] for i in row.trials if i in complete), None) for row in results.front)
+        front = tuple(trial for trial in firsts if trial is not None)
+        return DashboardTrials(shown, None, results, rows, has_several_objectives=True, front=front)
     best = () if results.best is None else results.best.trials
     named = (trial for trial in shown if trial.number in best and trial.state == TrialState.COMPLETE)
     return DashboardTrials(shown, next(named, None), results, rows)
@@ -135,8 +147,8 @@ def _dashboard_trial(
     shown.user_attrs |= _attributes(configuration, metric)
     if curve := mean_curve(configuration, metric):
         shown.intermediate_values = curve
-    if trial.state == TrialState.COMPLETE and configuration.mean is not None and math.isfinite(configuration.mean):
-        shown.values = [configuration.mean]
+    if trial.state == TrialState.COMPLETE and configuration.values and all(map(math.isfinite, configuration.means)):
+        shown.values = list(configuration.means)
     return shown
 
 
@@ -148,6 +160,7 @@ def _attributes(configuration: ConfigurationResult, metric: str) -> dict[str, An
         "configuration": configuration.trials[0],
         "n": len(configuration.values),
         **({} if configuration.spread is None else {"sd": configuration.spread}),
+        **{f"{name}_sd": spread_of(values) for name, values in configuration.further.items() if len(values) > 1},
         **({} if configuration.latency_ms is None else {"latency_ms_p50": configuration.latency_ms}),
         "value_by_seed": json.dumps(dict(zip(configuration.seeds, configuration.values, strict=True))),
         "curve_by_seed": json.dumps(curves),
@@ -199,7 +212,7 @@ class DashboardStorage(BaseStorage):
         trials = self._rows.get_all_trials(study_id, deepcopy=False)
         results = self._results(name, trials)
         if results is None:
-            shown = trials_without_results(trials, self._rows.get_study_directions(study_id)[0])
+            shown = trials_without_results(trials, self._rows.get_study_directions(study_id))
         else:
             shown = trials_with_results(trials, results)
         end = time.monotonic()

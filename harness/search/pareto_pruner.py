@@ -1,7 +1,7 @@
 """Successive halving by Pareto rank, in a study with several objectives, where Optuna's pruners refuse to decide.
 
 At each rung of its screening run, a configuration is compared with all configurations that have reached the rung. It
-goes on if it is in the best third: by non-dominated rank, and within a rank by crowding distance; of fewer than three
+passes if it is in the best third: by non-dominated rank, and within a rank by crowding distance; of fewer than three
 configurations, if it is the first. Equal ones are treated alike. The objectives of the comparison are those that are
 known at a rung: curves with their value there, and costs. Others, which are measured after the training, are left out.
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from harness.search.trial import OpenTrial
 
 RUNGS = "pareto_rungs"
-"""Attribute of a trial: by the number of epochs of a rung, the values of its screening run, and whether it went on."""
+"""Attribute of a trial: by the number of epochs of a rung, the values of its screening run, and whether it passed."""
 LARGEST = 1e300
 """In place of infinity; a value that is not a number is the worst."""
-VALUES, WENT_ON = "values", "went_on"
+VALUES, PASSED = "values", "passed"
 
 
 class ParetoPruner:
@@ -38,7 +38,7 @@ class ParetoPruner:
         self._is_deterministic = study.search.deterministic
 
     def reason_to_stop(self, owner: "OpenTrial", epoch: Epoch) -> str | None:
-        """Why the screening run of a trial ends after this epoch; None if it goes on. Stores a new decision."""
+        """Why the screening run of a trial ends after this epoch; None if it passes. Stores a new decision."""
         if epoch.epoch not in self._rungs:
             return None
         stored = dict(owner.frozen().user_attrs.get(RUNGS, {}))
@@ -46,9 +46,9 @@ class ParetoPruner:
         if key not in stored:
             values = self._values(owner, epoch)
             rivals = _values_at(self._rivals(owner), key)
-            stored[key] = {VALUES: values, WENT_ON: is_in_best_third(values, rivals, self._objectives)}
+            stored[key] = {VALUES: values, PASSED: is_in_best_third(values, rivals, self._objectives)}
             owner.trial.set_user_attr(RUNGS, stored)
-        if stored[key][WENT_ON]:
+        if stored[key][PASSED]:
             return None
         return f"not in the best third by Pareto rank after epoch {epoch.epoch}"
 
@@ -73,7 +73,7 @@ class ParetoPruner:
 
 def was_stopped(attributes: Mapping[str, Any]) -> bool:
     """Whether a trial with these attributes was stopped at a rung, even if its driver ended before the trial did."""
-    return any(not decision[WENT_ON] for decision in attributes.get(RUNGS, {}).values())
+    return any(not decision[PASSED] for decision in attributes.get(RUNGS, {}).values())
 
 
 def is_in_best_third(

@@ -35,23 +35,23 @@ def rank(one: Mapping[str, float], others: list[Mapping[str, float]]) -> int:
 
 @settings(max_examples=150, deadline=None)
 @given(values, st.lists(values, max_size=8))
-def test_the_best_third_by_rank_goes_on(one: dict[str, float], others: list[dict[str, float]]) -> None:
+def test_the_best_third_by_rank_passes(one: dict[str, float], others: list[dict[str, float]]) -> None:
     everyone: list[Mapping[str, float]] = [one, *others]
     ranks = [rank(each, everyone) for each in everyone]
     most = max(1, len(everyone) // 3)
     better, equal = (sum(each < ranks[0] for each in ranks), ranks.count(ranks[0]))
-    goes_on = is_in_best_third(one, others, BOTH)
+    passes = is_in_best_third(one, others, BOTH)
     if better + equal <= most:
-        assert goes_on
+        assert passes
     if better >= most:
-        assert not goes_on
+        assert not passes
     of_front = [each for each, number in zip(everyone, ranks, strict=True) if number == ranks[0]]
     is_extreme = one["top1"] in (max(a["top1"] for a in of_front), min(a["top1"] for a in of_front))
     if better < most and is_extreme:
-        assert goes_on, "extremes have the largest crowding distance"
+        assert passes, "extremes have the largest crowding distance"
 
 
-def test_ties_of_crowding_go_on_together_and_a_value_that_is_no_number_does_not() -> None:
+def test_ties_of_crowding_pass_together_and_a_value_that_is_no_number_does_not() -> None:
     row = {"top1": 1.0, "macs": 1.0}
     assert is_in_best_third(row, [row] * 5, BOTH)
     assert not is_in_best_third({"top1": float("nan"), "macs": 2.0}, [row] * 5, BOTH)
