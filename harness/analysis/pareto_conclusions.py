@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.formatting import format_metric, format_params, join_words, plural
-from harness.analysis.objective import COST_OBJECTIVES
+from harness.analysis.objective import COST_OBJECTIVES, LATENCY
 from harness.analysis.pareto import BudgetOfFront, ParetoFront
 
 BUDGET_NAMES = {"params": "parameters", "macs": "MACs", "latency_ms": "ms"}
-LEAST_CHANGES = 4
+LATENCY_NOTE = "A latency counts here with the upper end of its interval, as the mean over the seeds."
+MOST_NAMED = 4
 """Number of values of the hypervolume that the sentence about its course names at most."""
 
 
@@ -22,8 +23,13 @@ def pareto_conclusions(front: ParetoFront, complete: Sequence[ConfigurationResul
         _knee_sentence(front, rows),
         *_uncertainty(front, rows),
         *_hypervolume(front),
+        *([LATENCY_NOTE] if LATENCY in front.objectives and _has_intervals(complete) else []),
         *(_budget_sentence(budget) for budget in front.budgets),
     ]
+
+
+def _has_intervals(rows: Sequence[ConfigurationResult]) -> bool:
+    return any(row.latency is not None and row.latency.high_ms is not None for row in rows)
 
 
 def objectives_text(front: ParetoFront, row: ConfigurationResult) -> str:
@@ -61,7 +67,7 @@ def _hypervolume(front: ParetoFront) -> list[str]:
     reference = ", ".join(f"{name} {format_metric(value, name)}" for name, value in front.reference.items())
     shares = [share for _, share in front.hypervolumes]
     n, last = len(shares), shares[-1]
-    course = dict.fromkeys(max(1, n * part // LEAST_CHANGES) for part in range(1, LEAST_CHANGES + 1))
+    course = dict.fromkeys(max(1, n * part // MOST_NAMED) for part in range(1, MOST_NAMED + 1))
     values = ", ".join(f"{shares[i - 1]:.3f} after {i}" for i in course)
     since = next(i for i, share in enumerate(shares, 1) if share == last)
     return [

@@ -25,7 +25,7 @@ Direction = Literal["maximize", "minimize"]
 UNIFORM_SAMPLERS = ("random", "qmc")
 """Samplers that draw uniformly on every axis, whatever the results; without a pruner, all their trials are uniform."""
 MOST_OBJECTIVES = 6
-"""The time of a hypervolume grows exponentially with the number of objectives."""
+"""Of more, almost every configuration is on the front."""
 CURVES = ("top1", "val_loss")
 """Objectives that are measured after every epoch, so that a pruner can use them."""
 

@@ -11,7 +11,6 @@ from harness.analysis.statistics.pareto import (
     crowding_distances,
     dominates,
     front_positions,
-    hypervolume,
     hypervolume_shares,
     knee,
     pareto_ranks,
@@ -29,29 +28,44 @@ def points(m: int) -> st.SearchStrategy[np.ndarray]:
 any_points = st.integers(1, 4).flatmap(points)
 
 
-def unit_cells(table: np.ndarray) -> float:
-    """The volume as the number of unit cells that a point dominates."""
-    cells = itertools.product(range(SIDE), repeat=table.shape[1])
-    return float(sum(any((row >= np.array(cell) + 1).all() for row in table) for cell in cells))
-
-
-@settings(max_examples=150, deadline=None)
-@given(any_points)
-def test_a_hypervolume_is_the_number_of_dominated_unit_cells(table: np.ndarray) -> None:
-    assert hypervolume(table, [0.0] * table.shape[1]) == pytest.approx(unit_cells(table))
+def brute_force(table: np.ndarray) -> float:
+    """The share of the box that points dominate, by the cells of the grid that their coordinates draw."""
+    reference, ideal = reference_point(table), table.max(axis=0)
+    varied = ideal > reference
+    if not varied.any():
+        return 1.0
+    edges = [np.unique([low, *column]) for low, column in zip(reference[varied], table[:, varied].T, strict=True)]
+    volume = 0.0
+    for cell in itertools.product(*(range(len(edge) - 1) for edge in edges)):
+        upper = np.array([edge[i + 1] for edge, i in zip(edges, cell, strict=True)])
+        if any((row >= upper).all() for row in table[:, varied]):
+            volume += float(np.prod([edge[i + 1] - edge[i] for edge, i in zip(edges, cell, strict=True)]))
+    return volume / float((ideal - reference)[varied].prod())
 
 
 @settings(max_examples=100, deadline=None)
 @given(any_points)
-def test_the_course_of_the_hypervolume_is_that_of_the_first_points(table: np.ndarray) -> None:
+def test_a_hypervolume_is_the_volume_of_the_dominated_cells(table: np.ndarray) -> None:
     shares = hypervolume_shares(table)
+    is_exact = int((table.max(axis=0) > table.min(axis=0)).sum()) <= 2
+    assert shares[-1] == pytest.approx(brute_force(table), abs=1e-9 if is_exact else 0.015)
+    assert shares == sorted(shares) and 0 < shares[-1] <= 1 + 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(points(2))
+def test_the_course_of_the_hypervolume_is_that_of_the_points_so_far(table: np.ndarray) -> None:
     reference, ideal = reference_point(table), table.max(axis=0)
-    varied = ideal > reference
-    for n, share in enumerate(shares, 1):
-        box = float((ideal - reference)[varied].prod())
-        volume = hypervolume(table[:n, varied], reference[varied]) if varied.any() else 1.0
-        assert share == pytest.approx(volume / box)
-    assert shares == sorted(shares) and shares[-1] <= 1
+    for n, share in enumerate(hypervolume_shares(table), 1):
+        so_far = np.vstack([table[:n], [[ideal[0], reference[1]], [reference[0], ideal[1]]]])  # of the same box
+        clipped = np.maximum(so_far, reference)
+        area = 0.0
+        xs, ys = (np.unique([reference[i], *clipped[:, i]]) for i in (0, 1))
+        for x, y in itertools.product(range(len(xs) - 1), range(len(ys) - 1)):
+            corner = np.array([xs[x + 1], ys[y + 1]])
+            area += (xs[x + 1] - xs[x]) * (ys[y + 1] - ys[y]) * any((row >= corner).all() for row in table[:n])
+        if (ideal > reference).all():
+            assert share == pytest.approx(area / float((ideal - reference).prod()))
 
 
 @settings(max_examples=150, deadline=None)
