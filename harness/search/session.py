@@ -26,7 +26,7 @@ from harness.search.enqueue import enqueued_configurations
 from harness.search.history import StudyHistory
 from harness.search.reopening import reopen_outdated
 from harness.search.samplers import build_sampler, pruner_of
-from harness.search.trial import distribution_of
+from harness.search.trial import distribution_of, suggest
 from harness.storage import (
     DriverLock,
     RunRow,
@@ -152,14 +152,39 @@ def open_for_driving(
 
 
 def check_sampler(file: StudyFile, space: Space) -> None:
-    """Raise `StudyError`, with the file's line, for a plug-in sampler that cannot be built; writes nothing."""
+    """Raise `StudyError`, with the file's line, for a plug-in sampler that cannot be built; writes nothing.
+
+    Also for one that refuses several objectives, if the study has them.
+    """
     if file.plugin is None:
         return
     try:
-        build_sampler(file.study.search, space, 0, file.plugin)
+        sampler = build_sampler(file.study.search, space, 0, file.plugin)
+        if file.study.has_several_objectives:
+            _require_several_objectives(sampler, file.study, space)
     except StudyError as error:
         error.place = error.place or file.place(("search", "sampler"))
         raise
+
+
+def _require_several_objectives(sampler: "BaseSampler", study: Study, space: Space) -> None:
+    """Raise `StudyError` if a sampler refuses several objectives, as Optuna's do at the second trial."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        trials = optuna.create_study(directions=list(study.objectives.values()), sampler=sampler)
+        for _ in range(2):
+            trial = trials.ask()
+            space.sample(suggest(trial))
+            trials.tell(trial, [0.0] * len(study.objectives))
+    except ValueError as error:
+        rule = f"the sampler must take the {len(study.objectives)} objectives of the study: {error}"
+        remedy = "Keep one objective, or search with tpe, gp or nsga2."
+        raise StudyError(rule, value=study.search.sampler, remedy=remedy) from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _keep_plugin(file: StudyFile, folder: Path) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from scripted_driver import Bench, epoch, make_study, quality, started, well
 
+from harness.analysis.claims import evaluate_claims
 from harness.analysis.conclusions import conclusions
 from harness.analysis.results import StudyResults, study_results
-from harness.config.study_file import resolved_yaml
+from harness.config.study_file import build_space, resolved_yaml
 from harness.config.study_growth import compare_studies
 from harness.errors import StudyError
+from harness.search.session import check_sampler
 from harness.search.trial import FURTHER_OBJECTIVES
 from harness.storage import Store, load_study
 from harness.training.run import Ended, Job, Measured, Record, RunState
@@ -111,6 +113,36 @@ def test_a_resumed_study_has_the_trials_of_an_undisturbed_one(tmp_path: Path, sa
     assert len(whole) == len(parts) > 0
     if sampler == "grid":  # a sampler that is built again has other random numbers, as with one objective
         assert sorted(map(str, whole)) == sorted(map(str, parts))
+
+
+def test_a_plug_in_for_one_objective_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for name, is_taken in (("CmaEsSampler", False), ("NSGAIISampler", True)):
+        bench = study_of(tmp_path, search={"sampler": f"optuna.samplers:{name}", "trials": 4})
+        space = build_space(bench.file, classes=8, channels=1)
+        if is_taken:
+            check_sampler(bench.file, space)
+            continue
+        with pytest.raises(StudyError, match="must take the 2 objectives of the study") as refused:
+            check_sampler(bench.file, space)
+        assert "study.yaml:" in str(refused.value)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2"])
+def test_several_workers_and_a_budget_of_latency(tmp_path: Path, sampler: str) -> None:
+    search = {"sampler": sampler, "trials": 40 if sampler == "nsga2" else 14, "seeds": 1}
+    bench = study_of(tmp_path, search=search, budgets={"latency_ms": 15})
+    list(bench.drive(slots=3))
+    over = {trial.params["K"] for trial in bench.trials() if max(trial.constraints.values(), default=0) > 0}
+    assert over <= {21, 31} and not over & {row.params["K"] for row in answer(bench).front}
+
+
+def test_claims_have_their_own_metric(tmp_path: Path) -> None:
+    claim = {"name": "larger", "says": "Larger is better.", "contrast": {"K=3": -1, "K=31": 1}, "expect": "> 0"}
+    bench = study_of(tmp_path, {"macs": "minimize", "top1": "maximize"}, claims=[claim], search={"seeds": 3})
+    list(bench.drive())
+    with Store.open(bench.folder / "studies.db") as store:
+        (result,) = evaluate_claims(bench.study, build_space(bench.file, classes=8, channels=1), store)
+    assert result.values == pytest.approx([28.0] * 3), "of top1, the second objective"
 
 
 def test_a_finished_study_is_not_trained_again(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ Shapes: points are (N, M), N configurations with M objectives, all of them maxim
 its sign changed) and finite.
 """
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +41,8 @@ def pareto_ranks(points: Points, *, least: int | None = None) -> NDArray[np.int6
 
     With `least`, ranks end when as many points have one; the others all have the next rank.
     """
+    if points.shape[1] == 2:
+        return _ranks_of_two(points)
     ranks = np.zeros(len(points), dtype=np.int64)
     left, rank = np.arange(len(points)), 0
     while len(left):
@@ -46,6 +50,21 @@ def pareto_ranks(points: Points, *, least: int | None = None) -> NDArray[np.int6
         if least is not None and len(points) - len(left) >= least:
             break
         left, rank = np.delete(left, front_positions(points[left])), rank + 1
+    return ranks
+
+
+def _ranks_of_two(points: Points) -> NDArray[np.int64]:
+    """The ranks for two objectives, in a time that hardly grows faster than the number of points (Jensen 2003)."""
+    ranks = np.zeros(len(points), dtype=np.int64)
+    lowest: list[float] = []  # by rank, the largest second objective so far, with its sign changed; increasing
+    before: tuple[tuple[float, ...], int] | None = None
+    for i in np.lexsort(points.T[::-1])[::-1].tolist():  # only earlier points dominate later ones
+        point = tuple(points[i].tolist())
+        rank = before[1] if before is not None and before[0] == point else bisect_right(lowest, -point[1])
+        if rank == len(lowest):
+            lowest.append(-point[1])
+        lowest[rank] = min(lowest[rank], -point[1])
+        ranks[i], before = rank, (point, rank)
     return ranks
 
 
