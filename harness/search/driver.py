@@ -50,6 +50,7 @@ from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecord
 from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
 from harness.search.race import RaceMonitor
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
+from harness.search.search_log import SearchLog
 from harness.search.study_budget import BudgetKeeper
 from harness.search.trial import OpenTrial
 from harness.search.wilcoxon import SeedPruner
@@ -135,6 +136,7 @@ class Driver:
         self._trained = 0
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, self._metric)
+        self._log = SearchLog(inputs.study)
         self._failures = FailureTracker(inputs.failed_before)
         self._seed_pruner = SeedPruner(inputs.study.objectives[self._metric])
         self._outcomes = OutcomeRecorder(
@@ -151,6 +153,9 @@ class Driver:
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left, and yield all events."""
+        yield from self._log.counted(self._events())
+
+    def _events(self) -> Generator[StudyEvent]:
         start = time.monotonic()
         self._context.store.mark_lost_runs(self._study.study)
         self._proposals.load_history()
@@ -177,9 +182,14 @@ class Driver:
                         break
                     time.sleep(1.0)  # all remaining runs are being trained for another study
                     continue
-                for run_id, records in self._dispatch.poll().items():
+                arrived = self._dispatch.poll()
+                self._log.polled(self._dispatch.slots)
+                for run_id, records in arrived.items():
                     yield from self._handle_records(run_id, records)
             self._runs_planned_at_end = max(self._runs_planned_at_end, self._runs_planned())
+        except BaseException:
+            self._log.stopped(self._context.store)
+            raise
         finally:
             self._requeue()
         reasons = self._reasons_ended()
@@ -386,7 +396,7 @@ class Driver:
         if self._timing.is_under_way(run_id):
             yield from self._handle_times(run_id, records)
             return
-        records = self._context.store.record(run_id, records)
+        records = self._context.store.record(run_id, records, self._log.entry(records))
         owner = self._dispatch.owners.get(run_id)
         if owner is None:
             return
@@ -514,4 +524,4 @@ class Driver:
     def _keep(self, run_id: str, records: list[Record]) -> None:
         """Store the records that a run still yields while it is stopped."""
         if not self._timing.is_under_way(run_id):
-            self._context.store.record(run_id, records)
+            self._context.store.record(run_id, records, self._log.entry(records, is_last=True))
