@@ -47,6 +47,7 @@ from harness.search.events import (
 from harness.search.first_rung import first_rung_of
 from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
+from harness.search.promotion import PAUSED_AT_RUNG, Promoter
 from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
 from harness.search.race import RaceMonitor
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
 
 COMPARING = ("median", "wilcoxon")
 """Pruners that compare with complete configurations."""
+UNHARMED = (RunState.STOPPED, RunState.COMPLETE, RunState.LOST)
+"""How the run of a paused trial may end, so that it can be resumed or is known to its end."""
 MAX_ATTEMPTS = 3
 """Number of times that a driver submits a run before a lost worker counts as the run's own failure."""
 FOREIGN_RUN_POLL_S = 5.0
@@ -106,6 +109,7 @@ class Driver:
         self._history = StudyHistory()
         self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
         self._claim_monitor = ClaimMonitor(self._reuse, inputs.space, self._history)
+        self._promoter = Promoter.of(inputs.study)
         self._proposals = Proposals(
             inputs.study,
             inputs.space,
@@ -115,6 +119,7 @@ class Driver:
             inputs.enqueued,
             first_rung_of(inputs.study, inputs.space.data, inputs.folder.parent / "data"),
             RaceMonitor(self._reuse, inputs.space, inputs.trials, self._history, checks_limits=inputs.checks_limits),
+            self._promoter,
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
@@ -159,7 +164,10 @@ class Driver:
         start = time.monotonic()
         self._context.store.mark_lost_runs(self._study.study)
         self._proposals.load_history()
-        self._seed_pruner.add(self._context.trials.get_trials(deepcopy=False))
+        earlier = self._context.trials.get_trials(deepcopy=False)
+        self._seed_pruner.add(earlier)
+        if self._promoter is not None:
+            self._promoter.read(earlier)
         times = RunTimeEstimator(self._study, self._context.store, self._context.space, self._reuse.environment)
         self._work_of = times.work_of
         self._estimate = TimeLeftEstimator(times.seconds_per_work)
@@ -176,6 +184,9 @@ class Driver:
                     yield from self._outcomes.finish_suspects()
                     continue
                 if not self._dispatch.owners:
+                    if paused := self._paused_at_end():
+                        yield from self._end_pauses(paused)
+                        continue
                     if self._has_only_unaffordable():
                         yield from self._outcomes.finish_suspects()
                         yield from self._close_partial()
@@ -204,6 +215,9 @@ class Driver:
         """Submit a run for every free worker."""
         while self._dispatch.has_room:
             ready = self._next_ready()
+            if ready is None and (promoted := self._next_promotion()) is not None:
+                yield from self._promote(promoted)
+                continue
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
                 opened = self._open_next()
@@ -260,7 +274,7 @@ class Driver:
 
         A grid reserves one run of each trial, since it closes trials with the seeds that they have.
         """
-        opened = [run for trial in self._open.values() for run in trial.todo]
+        opened = [run for trial in self._unpaused() for run in trial.todo]
         if planned is None:
             racing = self._study.search.racing
             costs = [*self._budget.costs_of(opened), *self._budget.costs_of_proposal()]
@@ -349,7 +363,7 @@ class Driver:
                 opened, screening, RunState.STOPPED, cause=PASSED_PRUNER, is_reused=True
             )
         for run, row in zip(opened.all_runs, rows, strict=True):
-            if run in opened.todo and not self._stored.is_to_time(row):
+            if run in opened.todo and not (opened.is_paused and run is screening) and not self._stored.is_to_time(row):
                 yield from self._take_stored(opened, run, row)
 
     def _take_stored(self, owner: OpenTrial, run: Run, row: RunRow) -> Iterator[StudyEvent]:
@@ -408,6 +422,9 @@ class Driver:
                 self._first_epoch[run_id] = record.first_epoch
                 work = self._work_of(run.recipe)
                 self._estimate.started(run_id, record.first_epoch, epochs=run.recipe.epochs, work=work)
+                if owner.rungs_passed and run is owner.screening and record.first_epoch == 1:
+                    note = "promoted without a checkpoint, so it is trained again from its first epoch"
+                    self._context.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 for note in record.notes:
                     self._context.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
@@ -433,12 +450,16 @@ class Driver:
     def _report_epoch(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
         """Report an epoch of the opening run to Optuna, and end a screening run that is pruned or has passed."""
         value = curve_value(self._metric, epoch)
-        if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened or owner.is_raced:
+        is_decided = owner.is_pruned or owner.is_paused or owner.is_screened
+        if run is not owner.opening or value is None or is_decided or owner.is_raced:
             return  # a pruner must not compare with curves that were selected by their results
         owner.report(value, epoch.epoch)
         if run is not owner.screening:
             return
-        if owner.trial.should_prune():
+        if self._promoter is not None:
+            if not self._promoter.pause_at(owner, epoch.epoch, value):
+                return
+        elif owner.trial.should_prune():
             owner.is_pruned = True
             owner.failures[run.id] = f"behind the others after epoch {epoch.epoch}"
         elif epoch.epoch >= owner.screening_epochs:
@@ -453,6 +474,9 @@ class Driver:
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """Handle the end of a run: finish it, or submit it again if its worker was lost."""
         self._dispatch.withdraw(run.id)
+        if owner.is_paused and run is owner.screening and ended.state in UNHARMED:
+            yield self._put_back(owner, run, ended)
+            return
         self._estimate.ended(run.id, ended.wall_s if ended.state == RunState.COMPLETE else None)
         if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < MAX_ATTEMPTS:
             owner.todo.insert(0, run)
@@ -486,6 +510,54 @@ class Driver:
             for run_id in owner.active:
                 self._dispatch.stop(run_id)
 
+    # Pausing and promoting screening runs
+
+    def _unpaused(self) -> list[OpenTrial]:
+        """The open trials that are not paused."""
+        return [trial for trial in self._open.values() if not trial.is_paused]
+
+    def _next_promotion(self) -> OpenTrial | None:
+        """The trial to promote next, once all trials of an earlier call are open again."""
+        if self._promoter is None or self._proposals.has_parked:
+            return None
+        return self._promoter.next(self._open.values())
+
+    def _promote(self, owner: OpenTrial) -> Iterator[StudyEvent]:
+        """Let a paused trial go on; epochs that its run had trained beyond the rung count for the next one."""
+        assert self._promoter is not None and owner.screening is not None
+        self._promoter.promote(owner)
+        if owner.is_screened:
+            owner.todo.remove(owner.screening)
+            yield from self._finish_run(owner, owner.screening, RunState.STOPPED, PASSED_PRUNER, is_reused=True)
+            return
+        for epoch in self._context.store.epochs(owner.screening.id):
+            yield from self._report_epoch(owner, owner.screening, epoch)
+
+    def _put_back(self, owner: OpenTrial, run: Run, ended: Ended) -> StudyEvent:
+        """Keep the run of a paused trial, which resumes from its checkpoint if the trial is promoted."""
+        self._estimate.ended(run.id, None)
+        self._dispatch.attempts.pop(run.id)
+        owner.todo.insert(0, run)
+        return RunEnded(owner.number, run.id, run.seed, RunState.STOPPED, None, ended.wall_s, PAUSED_AT_RUNG)
+
+    def _paused_at_end(self) -> list[OpenTrial]:
+        """The paused trials, if nothing can be trained any more, so that no further result can promote one."""
+        is_waiting = any(run.id in self._elsewhere for trial in self._unpaused() for run in trial.todo)
+        return [] if is_waiting else [trial for trial in self._open.values() if trial.is_paused]
+
+    def _end_pauses(self, paused: Sequence[OpenTrial]) -> Iterator[StudyEvent]:
+        """Promote the best of a rung, or end all paused trials as pruned if the best are promoted."""
+        assert self._promoter is not None
+        if (promoted := self._promoter.next(paused, is_end=True)) is not None:
+            yield from self._promote(promoted)
+            return
+        for owner in paused:
+            assert owner.screening is not None
+            owner.is_paused, owner.is_pruned = False, True
+            owner.failures[owner.screening.id] = self._promoter.reason(owner)
+            self._history.runs_done += 1
+            yield self._outcomes.finish_trial(owner, "pruned")
+
     # Progress
 
     def progress(self) -> Progress:
@@ -506,12 +578,12 @@ class Driver:
 
     def _runs_planned(self) -> int:
         """Number of finished runs, runs of open trials, and runs of trials that may still be opened."""
-        open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
+        open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._unpaused())
         return self._history.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
 
     def _work_left(self) -> float:
         """The work of the runs of open trials, and of trials that may still be opened, in runs of the study's proxy."""
-        open_runs = [run for trial in self._open.values() for run in (*trial.todo, *trial.active.values())]
+        open_runs = [run for trial in self._unpaused() for run in (*trial.todo, *trial.active.values())]
         left = self._proposals.work_left(self._work_of, in_progress=len(self._open))
         return sum(self._work_of(run.recipe) for run in open_runs) + left
 

@@ -79,7 +79,8 @@ class MemoryStore(Store):
             row = self._rows[run_id]
             if isinstance(record, Started):
                 self._rows[run_id] = replace(row, state=RunState.RUNNING, attempts=row.attempts + 1)
-                self._curves[run_id] = []
+                kept = self._curves.get(run_id, ())
+                self._curves[run_id] = [epoch for epoch in kept if epoch.epoch < record.first_epoch]
             elif isinstance(record, Epoch):
                 self._curves[run_id].append(record)
             elif isinstance(record, Ended):

@@ -24,7 +24,8 @@ from harness.errors import NotFound, StudyError
 from harness.search.driver import Driver, DriverContext
 from harness.search.enqueue import Enqueued, enqueued_configurations
 from harness.search.history import StudyHistory
-from harness.search.reopening import reopen_outdated
+from harness.search.promotion import paused_trials
+from harness.search.reopening import reopen_outdated, reopen_paused
 from harness.search.samplers import build_sampler, pruner_of
 from harness.search.search_log import log_start
 from harness.search.trial import distribution_of
@@ -116,6 +117,7 @@ def open_for_driving(
             _remove_files(delete_study(store, study.study))
         enqueued = enqueued_configurations(file, space, store) if enqueued is None else enqueued
         added = study_changes(file, store).added
+        is_changed = any(row.name == study.study and row.resolved != resolved for row in store.studies())
         info = same_data(file, store, workspace, space.data)
         change = pending_change(study, store, paired_seeds(study, space, store), added)
         store.save_study(
@@ -135,6 +137,9 @@ def open_for_driving(
         rule = ReuseRule(study, store, study_environment(study, is_cluster=is_cluster), reuse, is_cluster)
         reopened = reopen_outdated(rule, trials)
         if reopened.trials:
+            trials = open_study(store, study.study, directions=list(study.objectives.values()))
+        if is_changed and (paused := paused_trials(trials.get_trials(deepcopy=False))):
+            reopen_paused(store, study.study, paused)
             trials = open_study(store, study.study, directions=list(study.objectives.values()))
         with store.translate_errors():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})

@@ -34,9 +34,9 @@ KEPT_ATTRIBUTES = (
     *("proposed_by", "proposed_from", "enqueued_as", "first_rung"),
 )
 """User attributes of a trial that are not part of its result."""
-PRUNING = ("screening", "judged_by_seeds")
-"""User attributes of a trial that a pruner may end: the seed of its screening run, or that its seeds are compared; kept
-with the learning curve."""
+PRUNING = ("screening", "judged_by_seeds", "rungs_passed", "paused")
+"""User attributes of a trial that a pruner may end: the seed of its screening run and the rungs that it has passed, or
+that its seeds are compared; kept with the learning curve."""
 RESULT_PREFIXES = ("constraints", "completed_rung_")
 """System attributes of a trial that are part of its result."""
 
