@@ -523,7 +523,7 @@ class Driver:
         return self._promoter.next(self._open.values())
 
     def _promote(self, owner: OpenTrial) -> Iterator[StudyEvent]:
-        """Let a paused trial go on; epochs that its run had trained beyond the rung count for the next one."""
+        """Let a paused trial continue; epochs that its run had trained beyond the rung count for the next one."""
         assert self._promoter is not None and owner.screening is not None
         self._promoter.promote(owner)
         if owner.is_screened:

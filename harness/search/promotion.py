@@ -101,7 +101,7 @@ class Promoter:
         return None if number is None else paused[number]
 
     def promote(self, owner: OpenTrial) -> None:
-        """Let a paused trial go on to its next rung, or to its seeds."""
+        """Let a paused trial continue to its next rung, or to its seeds."""
         owner.is_paused = False
         owner.rungs_passed += 1
         owner.is_screened = owner.rungs_passed == len(self.rungs)
