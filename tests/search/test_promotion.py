@@ -36,21 +36,16 @@ RUNGS = (1,)
 """Of runs of `EPOCHS` epochs."""
 
 
-def values() -> st.SearchStrategy[list[dict[int, float]]]:
+@st.composite
+def values(draw: st.DrawFn) -> list[dict[int, float]]:
     """Values at up to three rungs; what has reached a rung has reached the one before."""
-    number = st.floats(0, 5).map(lambda value: round(value, 1))
-    first = st.dictionaries(st.integers(0, 30), number, max_size=25)
-    return first.flatmap(
-        lambda lowest: st.lists(st.sets(st.sampled_from(sorted(lowest))) if lowest else st.just(set()), max_size=2).map(
-            lambda sets: [
-                lowest,
-                *(
-                    {trial: float(trial % 7) for trial in reached}
-                    for reached in itertools.accumulate(sets, set.intersection)
-                ),
-            ]
-        )
-    )
+    number = st.integers(0, 50).map(lambda tenths: tenths / 10)
+    reached = draw(st.sets(st.integers(0, 30), max_size=25))
+    rungs = []
+    for _ in range(draw(st.integers(1, 3))):
+        rungs.append({trial: draw(number) for trial in sorted(reached)})
+        reached = draw(st.sets(st.sampled_from(sorted(reached)))) if reached else reached
+    return rungs
 
 
 @given(rungs=values(), drop=st.integers(0, 3))
