@@ -27,7 +27,7 @@ from harness.analysis.statistics.sample import Sample
 from harness.analysis.statistics.sequential import Plan
 from harness.config.calibration_candidates import FIRST_SEED, CandidateRecipe
 from harness.config.expectation import Expectation
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.measures import metrics_of
 from harness.config.space import Space
 from harness.config.study import CURVES, Claim, Study

@@ -28,7 +28,7 @@ from harness.analysis.statistics import (
 )
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.space import Candidate, Space
 from harness.config.study import Claim, Pairing, Study
 from harness.storage import RunRow, Store

@@ -23,7 +23,7 @@ from harness.analysis.statistics.effects import (
 )
 from harness.analysis.statistics.response_surface import Floats, fit_response
 from harness.analysis.statistics.sample import ROUNDING
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 
 NO_COUNTERPARTS = "no two networks within rules and budgets differ in this alone"
 

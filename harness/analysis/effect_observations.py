@@ -21,7 +21,7 @@ from harness.analysis.reuse import study_environment, time_reference
 from harness.analysis.run_status import OPEN, configuration_status, trial_status, trials_by_configuration
 from harness.config.axes import Axis, Value
 from harness.config.effects import level_index, varied_axes
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.storage import Store

@@ -22,7 +22,7 @@ from harness.analysis.objective import COST_OBJECTIVES
 from harness.analysis.proposal_origin import earlier_draws, has_uniform_draws
 from harness.analysis.statistics.effects import LEAST_IN_CELL
 from harness.config.effects import varied_axes
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.measures import is_among, metrics_of
 from harness.config.space import Space
 from harness.config.study import Study

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.measures import COST_METRICS, is_of_machine
 from harness.config.study import Study
 from harness.config.study_checks import DIRECTIONS

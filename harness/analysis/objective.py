@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.study import CURVES
 from harness.models.cost import network_cost
 from harness.training.run import Epoch, Run, missing_epochs

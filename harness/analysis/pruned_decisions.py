@@ -86,7 +86,7 @@ def pruned_decisions(trained: "TrainedStudy", trials: Sequence["FrozenTrial"]) -
     study = trained.study
     stopped = [trial for trial in trials if SCREENING in trial.user_attrs and trial_status(trial).state == "pruned"]
     pruned = len(stopped)
-    if not decision_epochs(study.search.pruner, study.proxy.epochs):
+    if study.search.pruner == "asha" or not decision_epochs(study.search.pruner, study.proxy.epochs):
         return PrunedDecisions(reason=_no_rung(study.search.pruner))
     if any(one.recipe.epochs != study.proxy.epochs for one in trained.configurations):
         return PrunedDecisions(pruned=pruned, reason="configurations have different numbers of epochs")
@@ -217,6 +217,8 @@ class _Replay:
 
 
 def _no_rung(pruner: str) -> str | None:
+    if pruner == "asha":
+        return "the pruner asha pauses a configuration until others are worse, so no one comparison has stopped it"
     if pruner == "wilcoxon":
         return "the pruner wilcoxon decides after seeds, not after epochs"
     return None if pruner == "none" else f"the pruner {pruner} never decides in a run of so few epochs"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.analysis.formatting import plural
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.measures import is_of_machine
 from harness.config.study import Study
 from harness.storage import RunRow, Store

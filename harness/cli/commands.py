@@ -24,6 +24,7 @@ COMMANDS = (
     "power",
     "calibrate",
     "simulate",
+    "replay",
     "aa",
     "plot",
     "verify",

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config.axes import Axis, Choice, Value
 from harness.config.expectation import Expectation
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.problems import FileErrors
 from harness.config.space import Space
 from harness.config.study import Claim, Study

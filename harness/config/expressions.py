@@ -1,29 +1,34 @@
-"""Expressions of a study file in Python's syntax: conditions, rules, derived axes, and the metric of a claim.
+"""Expressions of a study file in Python's syntax: conditions, rules and derived axes.
 
 Each is parsed once, checked against a small grammar, and evaluated by simpleeval, never by Python.
 
-In an `Expression` the names are the fields of a network (those with one value per stage are lists, `K[0]` is the first
+The names are the fields of a network (those with one value per stage are lists, `K[0]` is the first
 stage; the fields of `MAY_DIFFER` are single values, except where their stages are used, as in `shortcut[0]` and
 `all(shortcut)`), the keys of the recipe (`recipe.optimizer.lr`), and `true`, `false`, `null`. There are numbers, text,
 lists, indices and slices; `+ - * / // % **` on numbers; comparisons, `in`; `and`, `or`, `not`, `a if c else b`; the
 functions of `CONDITION_FUNCTIONS`; and loops as in `all(k > 5 for k in K)`.
-
-In a `Formula` the names are the metrics of a run. There are numbers, `+ - * / **`, and the functions of
-`FORMULA_FUNCTIONS`.
 """
 
 import ast
 import json
 import math
-import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from simpleeval import EvalWithCompoundTypes, InvalidExpression, SimpleEval
+from simpleeval import EvalWithCompoundTypes, InvalidExpression
 
+from harness.config.expression_functions import (
+    COLLAPSED,
+    CONDITION_FUNCTIONS,
+    CONDITION_OPERATORS,
+    MEMBERS,
+    SINGLE,
+    STAGE_FUNCTIONS,
+    collapsed,
+)
 from harness.config.recipe_axes import PREFIX, RECIPE_NAMES
 from harness.config.yaml_file import MAX_WHOLE
 from harness.errors import StudyError, did_you_mean
@@ -33,8 +38,6 @@ MAX_CONDITION_LENGTH = 300
 MAX_DEPTH = 25
 DIGITS = 12
 """Decimals of a derived value, as of the values of a range."""
-MAX_POWER_BASE = 1e6
-MAX_POWER_EXPONENT = 64
 
 CONDITION_NODES = (
     *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.BinOp, ast.Add, ast.Sub, ast.Mult),
@@ -159,7 +162,7 @@ class Expression:
     def _with(self, values: Mapping[str, Any]) -> str:
         """The values of the fields that the expression uses, as `With K=[3, 3, 3, 3]: `."""
         names = sorted({name for name, _ in self.references()} & set(values))
-        shown = {name: _collapsed(values[name]) if name in MAY_DIFFER else values[name] for name in names}
+        shown = {name: collapsed(values[name]) if name in MAY_DIFFER else values[name] for name in names}
         assignments = ", ".join(f"{name}={json.dumps(value)}" for name, value in shown.items())
         return f"With {assignments}: " if assignments else "Here: "
 
@@ -269,196 +272,3 @@ def _scalar(value: Any) -> Any:
     if not isinstance(value, bool | int | str | None):
         raise ValueError("no scalar")
     return value
-
-
-def _on_numbers(compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Arithmetic on numbers only; lists and texts could grow without limit."""
-
-    def checked(a: Any, b: Any) -> Any:
-        for value in (a, b):
-            if not isinstance(value, int | float):
-                raise TypeError(f"arithmetic needs numbers, not {_kind(value)}")
-        return compute(a, b)
-
-    return checked
-
-
-def _power(a: Any, b: Any) -> Any:
-    if abs(a) > MAX_POWER_BASE or abs(b) > MAX_POWER_EXPONENT:
-        raise ValueError(f"powers go up to a base of {MAX_POWER_BASE:g} and an exponent of {MAX_POWER_EXPONENT}")
-    return a**b
-
-
-def _comparison(compare: Callable[[Any, Any], Any], *, is_ordering: bool) -> Callable[[Any, Any], Any]:
-    """A comparison in which `K == 3` is an error and not silently false."""
-
-    def checked(a: Any, b: Any) -> Any:
-        a, b = (list(value) if isinstance(value, tuple) else value for value in (a, b))
-        if isinstance(a, list) != isinstance(b, list):
-            raise TypeError(
-                "a list can be compared with a list only; write `K[0]`, `max(K)` or `all(k > 5 for k in K)`"
-            )
-        if is_ordering and (a is None or b is None):
-            raise TypeError("null is neither more nor less than a number; ask `... != null and ...` first")
-        return compare(a, b)
-
-    return checked
-
-
-def _without_null(compute: Callable[..., Any]) -> Callable[..., Any]:
-    def checked(*values: Any) -> Any:
-        items = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
-        if None in items:
-            raise TypeError("null has no size; write `s or 0 for s in reparam`")
-        return compute(*values)
-
-    return checked
-
-
-def _collapsed(value: Any, _: str = "") -> Any:
-    """The values of the stages; a single one if they are all the same."""
-    is_single = isinstance(value, list | tuple) and value and all(each == value[0] for each in value)
-    return value[0] if is_single else value
-
-
-def _single(value: Any, name: str) -> Any:
-    """The value of all stages."""
-    single = _collapsed(value)
-    if isinstance(single, list | tuple):
-        raise TypeError(f"stages differ in `{name}`; write `{name}[0]`, or a loop as in `all(v == 1 for v in {name})`")
-    return single
-
-
-def _members(value: Any, _: str) -> Any:
-    """The values of the stages for `in`; the text if they all have the same, so that a part of it is in it, too."""
-    single = _collapsed(value)
-    return single if isinstance(single, str) or not isinstance(value, list | tuple) else value
-
-
-def _kind(value: object) -> str:
-    return {list: "a list", tuple: "a list", str: "text", type(None): "null"}.get(type(value), type(value).__name__)
-
-
-CONDITION_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Not: operator.not_,
-    ast.USub: lambda a: _on_numbers(operator.sub)(0, a),
-    ast.UAdd: lambda a: _on_numbers(operator.add)(0, a),
-    ast.Add: _on_numbers(operator.add),
-    ast.Sub: _on_numbers(operator.sub),
-    ast.Mult: _on_numbers(operator.mul),
-    ast.Div: _on_numbers(operator.truediv),
-    ast.FloorDiv: _on_numbers(operator.floordiv),
-    ast.Mod: _on_numbers(operator.mod),
-    ast.Pow: _on_numbers(_power),
-    ast.Eq: _comparison(operator.eq, is_ordering=False),
-    ast.NotEq: _comparison(operator.ne, is_ordering=False),
-    ast.Is: _comparison(operator.eq, is_ordering=False),
-    ast.IsNot: _comparison(operator.ne, is_ordering=False),
-    ast.Lt: _comparison(operator.lt, is_ordering=True),
-    ast.LtE: _comparison(operator.le, is_ordering=True),
-    ast.Gt: _comparison(operator.gt, is_ordering=True),
-    ast.GtE: _comparison(operator.ge, is_ordering=True),
-    ast.In: lambda a, b: operator.contains(b, a),
-    ast.NotIn: lambda a, b: not operator.contains(b, a),
-}
-
-CONDITION_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "max": _without_null(max),
-    "min": _without_null(min),
-    "sum": _without_null(sum),
-    "len": len,
-    "abs": abs,
-    "all": all,
-    "any": any,
-}
-
-SINGLE, MEMBERS, COLLAPSED = "single value", "members of", "one or more values"
-STAGE_FUNCTIONS: dict[str, Callable[..., Any]] = {SINGLE: _single, MEMBERS: _members, COLLAPSED: _collapsed}
-"""Functions that the stages of a field are read with, under names that no expression can contain."""
-
-
-MAX_FORMULA_CHARACTERS = 200
-FORMULA_FUNCTIONS = {"log": math.log, "log2": math.log2, "log10": math.log10, "sqrt": math.sqrt, "abs": abs}
-FORMULA_OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
-    ast.Add: lambda a, b: float(a) + float(b),
-    ast.Sub: lambda a, b: float(a) - float(b),
-    ast.Mult: lambda a, b: float(a) * float(b),
-    ast.Div: lambda a, b: float(a) / float(b),
-    ast.Pow: lambda a, b: float(a) ** float(b),
-    ast.USub: lambda a: -float(a),
-    ast.UAdd: float,
-}
-"""Operators in floating point, where every operation takes bounded time; Python's integers are unbounded."""
-TEST_VALUES = ((1e-3, 1.0), (0.4, -1.0), (1.7, 1.0), (30.0, -1.0), (97.0, 1.0), (1e7, 1.0), (4e9, -1.0))
-"""Magnitudes of the metrics, and exponents that spread them, at which a formula is tried; see `require_value`."""
-FORMULA_GRAMMAR = (
-    *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UnaryOp, ast.USub, ast.UAdd),
-    *(ast.Name, ast.Load, ast.Constant, ast.Call),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Formula:
-    """A formula over the metrics of one run. Raises `StudyError` for a text that is no formula."""
-
-    text: str
-    names: frozenset[str] = field(init=False)
-    """The metrics that it uses."""
-
-    def __post_init__(self) -> None:
-        tree = self._parsed()
-        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        for node in ast.walk(tree):
-            if not isinstance(node, FORMULA_GRAMMAR) or (
-                isinstance(node, ast.Constant) and type(node.value) not in (int, float)
-            ):
-                raise self._error(f"`{ast.unparse(node)}` has no place in it")
-            if isinstance(node, ast.Call) and not self._is_known(node):
-                raise self._error(f"`{ast.unparse(node.func)}` is not a known function of one metric")
-        used = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called)
-        object.__setattr__(self, "names", frozenset(node.id for node in used))
-        if bare := self.names & FORMULA_FUNCTIONS.keys():
-            raise self._error(f"`{min(bare)}` is a function, as `{min(bare)}(macs)`")
-        if not self.names:
-            raise self._error("it names no metric of a run")
-
-    def value(self, metric: Callable[[str], float | None]) -> float | None:
-        """The value of the formula; None if a metric is missing, or the value is not finite."""
-        metrics = {name: metric(name) for name in self.names}
-        if any(value is None for value in metrics.values()):
-            return None
-        try:
-            value = SimpleEval(operators=FORMULA_OPERATORS, names=metrics, functions=FORMULA_FUNCTIONS).eval(self.text)
-        except (ArithmeticError, ValueError, TypeError, RecursionError, InvalidExpression):
-            return None
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-    def require_value(self) -> None:
-        """Raise `StudyError` for a formula that is constant, or has no finite value, whatever its metrics are."""
-        names = sorted(self.names)
-        probes = ({name: size * (1 + i) ** power for i, name in enumerate(names)} for size, power in TEST_VALUES)
-        values = {value for probe in probes if (value := self.value(probe.get)) is not None}
-        if not values:
-            raise self._error("it has no finite value, whatever its metrics are")
-        if len(values) == 1:
-            raise self._error("its value does not depend on any metric")
-
-    def _parsed(self) -> ast.expr:
-        if len(self.text) > MAX_FORMULA_CHARACTERS:
-            raise self._error(f"it has more than {MAX_FORMULA_CHARACTERS} characters")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)
-                return ast.parse(self.text.strip(), mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise self._error("it cannot be read") from None
-
-    @staticmethod
-    def _is_known(call: ast.Call) -> bool:
-        is_plain = isinstance(call.func, ast.Name) and call.func.id in FORMULA_FUNCTIONS
-        return is_plain and len(call.args) == 1 and not call.keywords
-
-    def _error(self, why: str) -> StudyError:
-        rule = f"must be a metric of a run, or a formula of metrics, but {why}"
-        remedy = f"As `top1`, `log(latency_ms_p50 / macs)`; functions: {', '.join(FORMULA_FUNCTIONS)}."
-        return StudyError(rule, value=self.text[:60], remedy=remedy)

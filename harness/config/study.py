@@ -169,12 +169,12 @@ class Search(StrictModel):
     Pairing is of use where seeds have similar effects on all arms (`variance_removed_by_pairing` in `summary.json`);
     where they have not, it costs degrees of freedom.
     """
-    pruner: Literal["none", "successive_halving", "hyperband", "median", "wilcoxon"] = "none"
+    pruner: Literal["none", "successive_halving", "asha", "hyperband", "median", "wilcoxon"] = "none"
     """The rule that discards a bad configuration: after the first epochs of a screening run, or after some seeds.
 
     A screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
-    to the end. `wilcoxon` has no screening run: it compares a configuration's seeds with those of the best one, and
-    gives up its further seeds if it is worse.
+    to the end. `asha` pauses screening runs at its rungs, and resumes the best of them. `wilcoxon` has no screening
+    run: it compares a configuration's seeds with those of the best one, and gives up its further seeds if it is worse.
     """
     sampler_digest: str | None = None
     """Version and digest of the code of a sampler of your own, which a study keeps; filled in when it is started."""
@@ -249,7 +249,7 @@ class Search(StrictModel):
     def _check_deterministic(self) -> Self:
         if not self.deterministic:
             return self
-        if self.pruner in ("hyperband", "wilcoxon"):
+        if self.pruner in ("asha", "hyperband", "wilcoxon"):
             raise ValueError(
                 f"`pruner` must be none, median or successive_halving with `deterministic`, but got {self.pruner}, "
                 "which compares with trials that end in any order"
@@ -495,7 +495,7 @@ def screening_epochs(name: str, epochs: int) -> int:
             return 0
         case "median":
             return latest
-        case "hyperband":
+        case "hyperband" | "asha":
             rung = max(1, epochs // HALVING_FACTOR**2)
         case _:
             rung = first_rung(epochs)
@@ -512,7 +512,7 @@ def decision_epochs(pruner: str, epochs: int) -> tuple[int, ...]:
     match pruner:
         case "median":
             return tuple(range(max(1, first_rung(epochs) - 1), last + 1))  # as Optuna's rule counts the warm-up
-        case "hyperband":
+        case "hyperband" | "asha":
             return _rungs(max(1, epochs // HALVING_FACTOR**2), last)
         case _:
             return _rungs(first_rung(epochs), last)

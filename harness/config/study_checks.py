@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.measures import ON_CPU, ON_GPU, is_among, metrics_of, sources
 from harness.config.problems import FileErrors
 from harness.config.recipe_axes import CURVE_KEYS, UNTRAINED_KEYS, is_recipe_axis

@@ -21,7 +21,7 @@ from harness.analysis.statistics.calibration import (
     expected_studies,
     shared_coverage_interval,
 )
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study import CURVES
 from harness.errors import UserError

@@ -4,12 +4,13 @@ Nothing is trained and nothing waits. With several workers, runs end in the orde
 """
 
 import heapq
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.training.run import Ended, Epoch, Job, Record, RunState
+from harness.training.run import Ended, Epoch, Job, Record, RunState, Started
 
 Script = Callable[[Job], Iterable[Record]]
 
@@ -30,6 +31,8 @@ class _Attempt:
     """When it began to compute that record."""
     due_s: float
     """When it yields that record."""
+    started: Started | None = None
+    """Its first record, after it was yielded."""
 
 
 class SimulatedExecutor:
@@ -46,6 +49,8 @@ class SimulatedExecutor:
         self._script = script
         self._waiting: deque[Job] = deque()
         self._running: dict[str, _Attempt] = {}
+        self._stopped: dict[str, tuple[Started, Epoch, Iterator[Record]]] = {}
+        """What is left of stopped runs, by id: a run that is submitted again resumes after its last epoch."""
         self._queue: list[tuple[float, int, _Attempt]] = []
         """Attempts by the time of their next record, then in the order in which they were scheduled."""
         self._scheduled = 0
@@ -78,6 +83,8 @@ class SimulatedExecutor:
             self._waiting.remove(waiting[0])
         elif isinstance(attempt.coming, Epoch) and attempt.due_s > attempt.began_s:
             self.epochs += (self.clock_s - attempt.began_s) / (attempt.due_s - attempt.began_s)
+        if attempt is not None and isinstance(attempt.coming, Epoch) and attempt.started is not None:
+            self._stopped[run_id] = attempt.started, attempt.coming, attempt.records
         ended = Ended(RunState.STOPPED, wall_s=0.0, cause="stopped by the driver")
         self._running[run_id] = _Attempt(run_id, iter(()), ended, self.clock_s, self.clock_s)
         self._schedule(self._running[run_id])
@@ -88,16 +95,25 @@ class SimulatedExecutor:
         self._queue.clear()
 
     def _start(self, job: Job) -> None:
-        records = iter(self._script(job))
+        records = self._records(job)
         attempt = _Attempt(job.run.id, records, next(records), self.clock_s, self.clock_s)
         self._running[job.run.id] = attempt
         attempt.due_s += _seconds_of(attempt.coming)
         self._schedule(attempt)
 
+    def _records(self, job: Job) -> Iterator[Record]:
+        """The records of a run; of one that was stopped, those that are left."""
+        if job.run.id not in self._stopped:
+            return iter(self._script(job))
+        started, epoch, left = self._stopped.pop(job.run.id)
+        return itertools.chain((replace(started, first_epoch=epoch.epoch), epoch), left)
+
     def _due(self, attempt: _Attempt) -> Iterator[Record]:
         """The records of a run that are due now; the one after them is scheduled."""
         while attempt.due_s <= self.clock_s:
             record = attempt.coming
+            if isinstance(record, Started):
+                attempt.started = record
             self.epochs += isinstance(record, Epoch)
             yield record
             if isinstance(record, Ended):

@@ -48,9 +48,11 @@ from harness.search.first_rung import first_rung_of
 from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
 from harness.search.pareto_pruner import ParetoPruner
+from harness.search.promotion import PAUSED_AT_RUNG, Promoter
 from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
 from harness.search.race import RaceMonitor
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
+from harness.search.search_log import SearchLog
 from harness.search.study_budget import BudgetKeeper
 from harness.search.trial import OpenTrial
 from harness.search.wilcoxon import SeedPruner
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
 
 COMPARING = ("median", "wilcoxon")
 """Pruners that compare with complete configurations."""
+UNHARMED = (RunState.STOPPED, RunState.COMPLETE, RunState.LOST)
+"""How the run of a paused trial may end, so that it can be resumed or is known to its end."""
 MAX_ATTEMPTS = 3
 """Number of times that a driver submits a run before a lost worker counts as the run's own failure."""
 FOREIGN_RUN_POLL_S = 5.0
@@ -107,6 +111,7 @@ class Driver:
         self._history = StudyHistory()
         self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
         self._claim_monitor = ClaimMonitor(self._reuse, inputs.space, self._history)
+        self._promoter = Promoter.of(inputs.study)
         self._proposals = Proposals(
             inputs.study,
             inputs.space,
@@ -116,6 +121,7 @@ class Driver:
             inputs.enqueued,
             first_rung_of(inputs.study, inputs.space.data, inputs.folder.parent / "data"),
             RaceMonitor(self._reuse, inputs.space, inputs.trials, self._history, checks_limits=inputs.checks_limits),
+            self._promoter,
         )
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
         compared = [*inputs.study.objectives, *(claim.metric for claim in inputs.study.claims)]
@@ -137,6 +143,7 @@ class Driver:
         self._trained = 0
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, tuple(inputs.study.objectives))
+        self._log = SearchLog(inputs.study)
         self._failures = FailureTracker(inputs.failed_before)
         self._pareto_pruner = ParetoPruner(inputs.study) if inputs.study.has_several_objectives else None
         self._seed_pruner = SeedPruner(inputs.study.direction)
@@ -154,10 +161,16 @@ class Driver:
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left, and yield all events."""
+        yield from self._log.counted(self._events())
+
+    def _events(self) -> Generator[StudyEvent]:
         start = time.monotonic()
         self._context.store.mark_lost_runs(self._study.study)
         self._proposals.load_history()
-        self._seed_pruner.add(self._context.trials.get_trials(deepcopy=False))
+        earlier = self._context.trials.get_trials(deepcopy=False)
+        self._seed_pruner.add(earlier)
+        if self._promoter is not None:
+            self._promoter.read(earlier)
         times = RunTimeEstimator(self._study, self._context.store, self._context.space, self._reuse.environment)
         self._work_of = times.work_of
         self._estimate = TimeLeftEstimator(times.seconds_per_work)
@@ -174,15 +187,23 @@ class Driver:
                     yield from self._outcomes.finish_suspects()
                     continue
                 if not self._dispatch.owners:
+                    if paused := self._paused_at_end():
+                        yield from self._end_pauses(paused)
+                        continue
                     if self._has_only_unaffordable():
                         yield from self._outcomes.finish_suspects()
                         yield from self._close_partial()
                         break
                     time.sleep(1.0)  # all remaining runs are being trained for another study
                     continue
-                for run_id, records in self._dispatch.poll().items():
+                arrived = self._dispatch.poll()
+                self._log.polled(self._dispatch.slots)
+                for run_id, records in arrived.items():
                     yield from self._handle_records(run_id, records)
             self._runs_planned_at_end = max(self._runs_planned_at_end, self._runs_planned())
+        except BaseException:
+            self._log.stopped(self._context.store)
+            raise
         finally:
             self._requeue()
         reasons = self._reasons_ended()
@@ -197,6 +218,9 @@ class Driver:
         """Submit a run for every free worker."""
         while self._dispatch.has_room:
             ready = self._next_ready()
+            if ready is None and (promoted := self._next_promotion()) is not None:
+                yield from self._promote(promoted)
+                continue
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
                 opened = self._open_next()
@@ -253,7 +277,7 @@ class Driver:
 
         A grid reserves one run of each trial, since it closes trials with the seeds that they have.
         """
-        opened = [run for trial in self._open.values() for run in trial.todo]
+        opened = [run for trial in self._unpaused() for run in trial.todo]
         if planned is None:
             racing = self._study.search.racing
             costs = [*self._budget.costs_of(opened), *self._budget.costs_of_proposal()]
@@ -342,7 +366,7 @@ class Driver:
                 opened, screening, RunState.STOPPED, cause=PASSED_PRUNER, is_reused=True
             )
         for run, row in zip(opened.all_runs, rows, strict=True):
-            if run in opened.todo and not self._stored.is_to_time(row):
+            if run in opened.todo and not (opened.is_paused and run is screening) and not self._stored.is_to_time(row):
                 yield from self._take_stored(opened, run, row)
 
     def _take_stored(self, owner: OpenTrial, run: Run, row: RunRow) -> Iterator[StudyEvent]:
@@ -389,7 +413,7 @@ class Driver:
         if self._timing.is_under_way(run_id):
             yield from self._handle_times(run_id, records)
             return
-        records = self._context.store.record(run_id, records)
+        records = self._context.store.record(run_id, records, self._log.entry(records))
         owner = self._dispatch.owners.get(run_id)
         if owner is None:
             return
@@ -401,6 +425,9 @@ class Driver:
                 self._first_epoch[run_id] = record.first_epoch
                 work = self._work_of(run.recipe)
                 self._estimate.started(run_id, record.first_epoch, epochs=run.recipe.epochs, work=work)
+                if owner.rungs_passed and run is owner.screening and record.first_epoch == 1:
+                    note = "promoted without a checkpoint, so it is trained again from its first epoch"
+                    self._context.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 for note in record.notes:
                     self._context.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
@@ -426,7 +453,8 @@ class Driver:
     def _report_epoch(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
         """Report an epoch of the opening run to Optuna, and end a screening run that is pruned or has passed."""
         value = curve_value(self._curve, epoch)
-        if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened or owner.is_raced:
+        is_decided = owner.is_pruned or owner.is_paused or owner.is_screened
+        if run is not owner.opening or value is None or is_decided or owner.is_raced:
             return  # a pruner must not compare with curves that were selected by their results
         reason = None
         if run is owner.screening and self._pareto_pruner is not None:
@@ -434,9 +462,12 @@ class Driver:
         owner.report(value, epoch.epoch)
         if run is not owner.screening:
             return
-        if self._pareto_pruner is None and owner.trial.should_prune():
+        if self._pareto_pruner is None and self._promoter is None and owner.trial.should_prune():
             reason = f"behind the others after epoch {epoch.epoch}"
-        if reason is not None:
+        if self._promoter is not None:
+            if not self._promoter.pause_at(owner, epoch.epoch, value):
+                return
+        elif reason is not None:
             owner.is_pruned = True
             owner.failures[run.id] = reason
         elif epoch.epoch >= owner.screening_epochs:
@@ -451,6 +482,9 @@ class Driver:
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """Handle the end of a run: finish it, or submit it again if its worker was lost."""
         self._dispatch.withdraw(run.id)
+        if owner.is_paused and run is owner.screening and ended.state in UNHARMED:
+            yield self._put_back(owner, run, ended)
+            return
         self._estimate.ended(run.id, ended.wall_s if ended.state == RunState.COMPLETE else None)
         if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < MAX_ATTEMPTS:
             owner.todo.insert(0, run)
@@ -484,6 +518,54 @@ class Driver:
             for run_id in owner.active:
                 self._dispatch.stop(run_id)
 
+    # Pausing and promoting screening runs
+
+    def _unpaused(self) -> list[OpenTrial]:
+        """The open trials that are not paused."""
+        return [trial for trial in self._open.values() if not trial.is_paused]
+
+    def _next_promotion(self) -> OpenTrial | None:
+        """The trial to promote next, once all trials of an earlier call are open again."""
+        if self._promoter is None or self._proposals.has_parked:
+            return None
+        return self._promoter.next(self._open.values())
+
+    def _promote(self, owner: OpenTrial) -> Iterator[StudyEvent]:
+        """Let a paused trial continue; epochs that its run had trained beyond the rung count for the next one."""
+        assert self._promoter is not None and owner.screening is not None
+        self._promoter.promote(owner)
+        if owner.is_screened:
+            owner.todo.remove(owner.screening)
+            yield from self._finish_run(owner, owner.screening, RunState.STOPPED, PASSED_PRUNER, is_reused=True)
+            return
+        for epoch in self._context.store.epochs(owner.screening.id):
+            yield from self._report_epoch(owner, owner.screening, epoch)
+
+    def _put_back(self, owner: OpenTrial, run: Run, ended: Ended) -> StudyEvent:
+        """Keep the run of a paused trial, which resumes from its checkpoint if the trial is promoted."""
+        self._estimate.ended(run.id, None)
+        self._dispatch.attempts.pop(run.id)
+        owner.todo.insert(0, run)
+        return RunEnded(owner.number, run.id, run.seed, RunState.STOPPED, None, ended.wall_s, PAUSED_AT_RUNG)
+
+    def _paused_at_end(self) -> list[OpenTrial]:
+        """The paused trials, if nothing can be trained any more, so that no further result can promote one."""
+        is_waiting = any(run.id in self._elsewhere for trial in self._unpaused() for run in trial.todo)
+        return [] if is_waiting else [trial for trial in self._open.values() if trial.is_paused]
+
+    def _end_pauses(self, paused: Sequence[OpenTrial]) -> Iterator[StudyEvent]:
+        """Promote the best of a rung, or end all paused trials as pruned if the best are promoted."""
+        assert self._promoter is not None
+        if (promoted := self._promoter.next(paused, is_end=True)) is not None:
+            yield from self._promote(promoted)
+            return
+        for owner in paused:
+            assert owner.screening is not None
+            owner.is_paused, owner.is_pruned = False, True
+            owner.failures[owner.screening.id] = self._promoter.reason(owner)
+            self._history.runs_done += 1
+            yield self._outcomes.finish_trial(owner, "pruned")
+
     # Progress
 
     def progress(self) -> Progress:
@@ -504,12 +586,12 @@ class Driver:
 
     def _runs_planned(self) -> int:
         """Number of finished runs, runs of open trials, and runs of trials that may still be opened."""
-        open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
+        open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._unpaused())
         return self._history.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
 
     def _work_left(self) -> float:
         """The work of the runs of open trials, and of trials that may still be opened, in runs of the study's proxy."""
-        open_runs = [run for trial in self._open.values() for run in (*trial.todo, *trial.active.values())]
+        open_runs = [run for trial in self._unpaused() for run in (*trial.todo, *trial.active.values())]
         left = self._proposals.work_left(self._work_of, in_progress=len(self._open))
         return sum(self._work_of(run.recipe) for run in open_runs) + left
 
@@ -522,4 +604,4 @@ class Driver:
     def _keep(self, run_id: str, records: list[Record]) -> None:
         """Store the records that a run still yields while it is stopped."""
         if not self._timing.is_under_way(run_id):
-            self._context.store.record(run_id, records)
+            self._context.store.record(run_id, records, self._log.entry(records, is_last=True))

@@ -28,6 +28,7 @@ from harness.analysis.racing import RACE_ROUND
 from harness.config.axes import Axis, Choice
 from harness.config.sampler_checks import values_in_order
 from harness.search.lag import hidden_before
+from harness.search.promotion import PAUSED
 from harness.search.trial import distribution_of, storable_choice
 from harness.search.wilcoxon import JUDGED
 from harness.storage.storage_view import StorageView
@@ -228,6 +229,8 @@ class PresentedStorage(StorageView):
         } | others
         if len(self._directions) > 1:
             presented.intermediate_values = {}  # by which TPE would order pruned trials, of one objective only
+        if trial.state == TrialState.RUNNING and trial.user_attrs.get(PAUSED):
+            presented.state = TrialState.PRUNED  # its curve is known so far, and no worker trains it
         if RACE_ROUND in trial.user_attrs and trial.state.is_finished():
             presented.state, presented._values = TrialState.FAIL, None  # chosen by its results; samplers ignore it
         if trial.state == TrialState.PRUNED and JUDGED in trial.user_attrs:

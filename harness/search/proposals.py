@@ -32,6 +32,7 @@ from harness.search.first_rung import FirstRung, Proposal
 from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.pareto_pruner import was_stopped
 from harness.search.prior_draws import PriorDraws
+from harness.search.promotion import Promoter
 from harness.search.race import RaceMonitor
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.space_filling import MAX_DRAWS, SpaceFilling
@@ -135,6 +136,7 @@ class Proposals:
         enqueued: Sequence[Enqueued] = (),
         first_rung: FirstRung | None = None,
         race: RaceMonitor | None = None,
+        promoter: Promoter | None = None,
     ) -> None:
         self._study = study
         self._space = space
@@ -143,6 +145,7 @@ class Proposals:
         self._more = more
         self._first_rung = first_rung
         self._race = race
+        self._promoter = promoter
         self._rounds: dict[str, int] = {}
         """The round of the race of queued configurations, by fingerprint."""
         self._is_grid = study.search.sampler == "grid"
@@ -246,6 +249,11 @@ class Proposals:
             if not self._queue:
                 self.queue_race()
         return self._trials_left(in_progress) > 0
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether trials that an earlier driver left open are still to be opened."""
+        return self._parked > 0
 
     def may_open(self, running: Iterable[int]) -> bool:
         """Whether the results are there that the next proposal uses; `running` are the open trials."""
@@ -446,6 +454,8 @@ class Proposals:
             opened.screening = Run(spec, recipe, facts["screening"], self._space.data)
             opened.screening_epochs = self._screening_epochs
             opened.is_screened = max(steps, default=0) >= opened.screening_epochs and not was_stopped(facts)
+            if self._promoter is not None:
+                self._promoter.restore(opened)
         return opened
 
     def _facts(self, candidate: Candidate, by: ProposedBy) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from harness.analysis.configuration_result import RunResult, of_one_environment,
 from harness.analysis.reuse import ReuseDecision, ReuseRule
 from harness.config.measures import is_of_machine
 from harness.search.trial import FURTHER_OBJECTIVES
+from harness.storage import Store
 from harness.storage.transitions import SETTLED
 
 if TYPE_CHECKING:
@@ -82,6 +83,16 @@ def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
         store.event(study, REOPENED, reason, trial=number)
     failed = frozenset(run.row.id for number in reasons for run in rest[number].failed)
     return ReopenedTrials(len(reasons) + len(to_train), failed)
+
+
+def reopen_paused(store: Store, study: str, numbers: Sequence[int]) -> None:
+    """Put trials that ended paused back into the queue, since a study whose file has changed may promote them."""
+    from harness.storage.reopening import reopen_trials
+
+    with store.session() as session:
+        reopen_trials(session.connection(), ((study, number) for number in numbers), is_anew=False)
+    for number in numbers:
+        store.event(study, REOPENED, "the study file has changed, so that it may be promoted", trial=number)
 
 
 def _checked_trials(rule: ReuseRule, trials: "optuna.Study") -> list[_FinishedTrial]:

@@ -69,12 +69,18 @@ class MemoryStore(Store):
     def claim(self, run_id: str, study: str, folder: Path) -> RunRow | None:  # noqa: ARG002, D102
         return self._rows[run_id]
 
-    def record(self, run_id: str, records: Sequence[Record]) -> list[Record]:  # noqa: D102
+    def record(  # noqa: D102
+        self,
+        run_id: str,
+        records: Sequence[Record],
+        log: tuple[str, str] | None = None,  # noqa: ARG002
+    ) -> list[Record]:
         for record in records:
             row = self._rows[run_id]
             if isinstance(record, Started):
                 self._rows[run_id] = replace(row, state=RunState.RUNNING, attempts=row.attempts + 1)
-                self._curves[run_id] = []
+                kept = self._curves.get(run_id, ())
+                self._curves[run_id] = [epoch for epoch in kept if epoch.epoch < record.first_epoch]
             elif isinstance(record, Epoch):
                 self._curves[run_id].append(record)
             elif isinstance(record, Ended):
@@ -105,6 +111,9 @@ class MemoryStore(Store):
         self, study: str, kind: str, message: str, *, trial: int | None = None, run_id: str | None = None
     ) -> None:
         """Not read during a search without claims."""
+
+    def log_search(self, study: str, entry: str) -> None:
+        """A simulation is not replayed."""
 
     def attempts(self, study: str) -> list[Attempt]:  # noqa: ARG002
         """Nothing was trained before the driver read this, so nothing of a budget is spent."""

@@ -181,6 +181,7 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
     "none": _none,
     "successive_halving": _successive_halving,
     "hyperband": _hyperband,
+    "asha": _none,  # the driver pauses and promotes: `harness.search.promotion`
     "median": _median,
     "wilcoxon": _none,  # it decides on seeds, not on epochs: `harness.search.wilcoxon`
 }

@@ -1,7 +1,7 @@
 """Opens a study for its driver: checks the study file and the data, and prepares the store, Optuna and the driver."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +22,12 @@ from harness.config.study_growth import StudyChanges, compare_studies, identity,
 from harness.data import DataInfo, check, identify
 from harness.errors import NotFound, StudyError
 from harness.search.driver import Driver, DriverContext
-from harness.search.enqueue import enqueued_configurations
+from harness.search.enqueue import Enqueued, enqueued_configurations
 from harness.search.history import StudyHistory
-from harness.search.reopening import reopen_outdated
+from harness.search.promotion import paused_trials
+from harness.search.reopening import reopen_outdated, reopen_paused
 from harness.search.samplers import build_sampler, pruner_of
+from harness.search.search_log import log_start
 from harness.search.trial import distribution_of, suggest
 from harness.storage import (
     DriverLock,
@@ -99,11 +101,12 @@ def open_for_driving(
     is_fresh: bool = False,
     reuse: ReuseMode = "any",
     is_cluster: bool = False,
+    enqueued: Sequence[Enqueued] | None = None,
 ) -> Iterator[DrivenStudy]:
     """Open a study to drive it; the `with` block holds the study's lock.
 
     `reuse` decides how runs of another environment are used; with `is_cluster`, the workers' environment is not that of
-    this machine.
+    this machine. `enqueued` are the configurations that are tried first; by default, those that the file lists.
 
     Raises `UserError`s if another process drives the study, and if the file no longer matches the study.
     """
@@ -112,8 +115,9 @@ def open_for_driving(
     with Store.open(workspace.database) as store, DriverLock(store, study.study):
         if is_fresh:
             _remove_files(delete_study(store, study.study))
-        enqueued = enqueued_configurations(file, space, store)
+        enqueued = enqueued_configurations(file, space, store) if enqueued is None else enqueued
         added = study_changes(file, store).added
+        is_changed = any(row.name == study.study and row.resolved != resolved for row in store.studies())
         info = same_data(file, store, workspace, space.data)
         change = pending_change(study, store, paired_seeds(study, space, store), added)
         store.save_study(
@@ -134,10 +138,15 @@ def open_for_driving(
         reopened = reopen_outdated(rule, trials)
         if reopened.trials:
             trials = open_study(store, study.study, directions=list(study.objectives.values()))
+        if is_changed and (paused := paused_trials(trials.get_trials(deepcopy=False))):
+            reopen_paused(store, study.study, paused)
+            trials = open_study(store, study.study, directions=list(study.objectives.values()))
         with store.translate_errors():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
-        searched = sum(RACE_ROUND not in trial.user_attrs for trial in trials.get_trials(deepcopy=False))
+        earlier = trials.get_trials(deepcopy=False)
+        log_start(store, study, resolved, enqueued, trials=len(earlier), reopened=reopened.trials)
+        searched = sum(RACE_ROUND not in trial.user_attrs for trial in earlier)
 
         def sampler_of(count: int) -> "BaseSampler":
             return build_sampler(study.search, space, count, file.plugin)

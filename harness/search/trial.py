@@ -61,6 +61,10 @@ class OpenTrial:
     is_pruned: bool = False
     is_screened: bool = False
     """Whether the screening run has passed all decisions."""
+    is_paused: bool = False
+    """Whether the screening run is at a rung of the pruner `asha`, from which it may be promoted."""
+    rungs_passed: int = 0
+    """Number of rungs from which it was promoted."""
 
     @property
     def number(self) -> int:
@@ -84,7 +88,7 @@ class OpenTrial:
 
     def ready(self) -> Run | None:
         """The next run that may be trained now; None if there is none."""
-        if not self.todo or self.is_pruned:
+        if not self.todo or self.is_pruned or self.is_paused:
             return None
         run = self.todo[0]
         if self.screening is not None and not self.is_screened:

@@ -13,47 +13,47 @@ This module imports Optuna; it is imported inside functions.
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Table, insert, inspect, select, update
 
-from harness.errors import NotFound, StoreError
-from harness.storage.attempts import ATTEMPT_EVENT, read_attempts
+from harness.errors import StoreError
 from harness.storage.database import sqlite_file
-from harness.storage.lock import DriverLock, driver_of
+from harness.storage.lock import DriverLock
 from harness.storage.optuna_cache import TABLES
 from harness.storage.optuna_storage import optuna_storage
-from harness.storage.store import BATCH, Store
-from harness.storage.tables import Base
-from harness.storage.transitions import DATA_EVENT, SETTLED
+from harness.storage.store import Store
+from harness.storage.study_rows import (
+    EPOCHS,
+    EVENTS,
+    LINKS,
+    MEASURES,
+    RUNS,
+    STUDIES,
+    TRIAL_TABLES,
+    Row,
+    RunRows,
+    StudyRows,
+    one_row,
+    read_optuna,
+    read_runs,
+    read_study,
+)
 from harness.system.atomic_write import atomic_write
 from harness.system.fingerprint import fingerprint
 from harness.training.run import Job, RunState
 
-STUDIES, RUNS, EPOCHS, MEASURES, LINKS, EVENTS = (
-    Base.metadata.tables[name] for name in ("study_files", "runs", "epochs", "measures", "trial_runs", "events")
-)
-CONTENT = ("spec", "recipe", "seed", "data", "state", "device", "threads", "versions", "environment")
-"""Columns of a settled run that must be equal in both databases, besides its curve and its metrics."""
-TRIAL_TABLES = (
-    *("trial_params", "trial_values", "trial_intermediate_values"),
-    *("trial_user_attributes", "trial_system_attributes"),
-)
 MAX_NAMED = 3
 """Maximum number of runs that an error names."""
-ELSEWHERE = " (of another database)"
-"""Appended to the name of another study whose attempts are copied; no study has such a name."""
 IDENTIFYING = ("fingerprint", "seeds", "proposed_by", "proposed_from", "enqueued_as")
 """User attributes of a trial that must be equal in both databases, besides its state, choices and values."""
 
 OTHER_NAME = "Give the file another name under `study:` in one of them, or import into another results folder."
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,49 +72,13 @@ class ImportedStudy:
     """Whether the study was not here before."""
 
 
-@dataclass(slots=True)
-class _RunRows:
-    """The rows of a run in one database."""
-
-    row: Row
-    epochs: list[Row] = field(default_factory=list)
-    measures: list[Row] = field(default_factory=list)
-
-    @property
-    def is_settled(self) -> bool:
-        return self.row["state"] in SETTLED
-
-    @property
-    def content(self) -> list[Any]:
-        """What must be equal: all but when the run was trained, and how long that took. NaN equals NaN."""
-        metrics = sorted((row["name"], repr(row["value"])) for row in self.measures)
-        return [repr([self.row[name] for name in CONTENT]), self.curve(), metrics]
-
-    def curve(self) -> dict[int, str]:
-        """The epochs by number, without their times."""
-        left_out = ("wall_s", "images_per_s", "run_id")
-        return {row["epoch"]: repr([row[name] for name in row if name not in left_out]) for row in self.epochs}
-
-
-@dataclass(slots=True)
-class _StudyRows:
-    """A study in one database."""
-
-    file: Row
-    links: list[Row]
-    events: list[Row]
-    runs: dict[str, _RunRows]
-    optuna: Mapping[str, list[Row]]
-    """Rows by table of Optuna's; ids are those of the database."""
-
-
 def import_study(source: Store, target: Store, study: str, results: Path) -> ImportedStudy:
     """Copy a study from one database into another; `results` is the results folder of the latter.
 
     Raises `NotFound` if the source has no such study, and `StoreError` if it has a driver, or if the target has other
     trials of it, or another content of a run.
     """
-    theirs = _read_study(source, study)
+    theirs = read_study(source, study)
     optuna_storage(target)  # creates Optuna's tables
     with ExitStack() as locks:
         locks.enter_context(DriverLock(target, study))
@@ -133,7 +97,7 @@ def import_study(source: Store, target: Store, study: str, results: Path) -> Imp
 
 def check_import(source: Store, target: Store | None, study: str) -> None:
     """Raise the errors of `import_study`; changes nothing, and creates no database."""
-    theirs = _read_study(source, study)
+    theirs = read_study(source, study)
     if target is None:
         return
     with target.session() as session:
@@ -142,87 +106,12 @@ def check_import(source: Store, target: Store | None, study: str) -> None:
         _is_new(connection, theirs, study, target)
 
 
-# Reading
-
-
-def _read_study(store: Store, study: str) -> _StudyRows:
-    optuna_storage(store)  # which checks the version of Optuna's tables
-    holder = driver_of(store, study)
-    if holder is not None:
-        raise StoreError(
-            "a study must have no driver while it is imported",
-            value=f"`{study}`, which {holder} drives",
-            place=store.location,
-            remedy="Wait for its end, or end it first.",
-        )
-    with store.session() as session:
-        connection = session.connection()
-        file = _one(connection, STUDIES, STUDIES.c.name == study)
-        if file is None:
-            names = ", ".join(sorted(connection.scalars(select(STUDIES.c.name)))) or "none"
-            rule = "the study must be in the database that it is imported from"
-            raise NotFound(rule, value=study, place=store.location, remedy=f"Studies there: {names}.")
-        links = _rows(connection, LINKS, LINKS.c.study == study)
-        runs = _read_runs(connection, [link["run_id"] for link in links])
-        events = [*_rows(connection, EVENTS, EVENTS.c.study == study), *_events_of(connection, runs, study)]
-        optuna = _read_optuna(connection, study)
-        if optuna is None:
-            raise NotFound("the trials of the study must be there", value=study, place=store.location)
-        attempts = iter(list(read_attempts(session, study)))
-        for event in events:
-            if event["kind"] == ATTEMPT_EVENT and event["study"] == study:
-                event["message"] = _ended_attempt(event["message"], next(attempts).epochs, runs.get(event["run_id"]))
-    return _StudyRows(file, links, sorted(events, key=lambda event: event["id"]), runs, optuna)
-
-
-def _read_runs(connection: Connection, run_ids: Iterable[str]) -> dict[str, _RunRows]:
-    runs: dict[str, _RunRows] = {}
-    for ids in _batches(run_ids):
-        runs |= {row["id"]: _RunRows(row) for row in _rows(connection, RUNS, RUNS.c.id.in_(ids))}
-        for row in _rows(connection, EPOCHS, EPOCHS.c.run_id.in_(ids)):
-            runs[row["run_id"]].epochs.append(row)
-        for row in _rows(connection, MEASURES, MEASURES.c.run_id.in_(ids)):
-            runs[row["run_id"]].measures.append(row)
-    return runs
-
-
-def _events_of(connection: Connection, runs: Mapping[str, _RunRows], study: str) -> Iterator[Row]:
-    """Notes on the data of runs, and their attempts, that other studies recorded; attempts under names of their own."""
-    for ids in _batches(runs):
-        kinds = EVENTS.c.kind.in_((DATA_EVENT, ATTEMPT_EVENT))
-        for event in _rows(connection, EVENTS, kinds & EVENTS.c.run_id.in_(ids) & (EVENTS.c.study != study)):
-            if event["kind"] == ATTEMPT_EVENT:
-                event["study"] = f"{event['study'].removesuffix(ELSEWHERE)}{ELSEWHERE}"
-            yield event
-
-
-def _ended_attempt(message: str, epochs: int, run: _RunRows | None) -> str:
-    """The message of an attempt; one of a driver that died is completed with the epochs that it trained."""
-    values = json.loads(message)
-    if "seconds" not in values:
-        times = [row["wall_s"] for row in run.epochs if row["epoch"] >= values["first_epoch"]] if run else []
-        values |= {"epochs": epochs, "seconds": sum(times)}
-    return json.dumps(values)
-
-
-def _read_optuna(connection: Connection, study: str) -> dict[str, list[Row]] | None:
-    studies, trials = TABLES["studies"], TABLES["trials"]
-    study_id = connection.scalar(select(studies.c.study_id).where(studies.c.study_name == study))
-    if study_id is None:
-        return None
-    of_study = ("study_directions", "study_user_attributes", "study_system_attributes", "trials")
-    rows = {name: _rows(connection, TABLES[name], TABLES[name].c.study_id == study_id) for name in of_study}
-    mine = select(trials.c.trial_id).where(trials.c.study_id == study_id)
-    rows |= {name: _rows(connection, TABLES[name], TABLES[name].c.trial_id.in_(mine)) for name in TRIAL_TABLES}
-    return rows
-
-
 # Checks
 
 
-def _runs_to_take(connection: Connection, theirs: _StudyRows, target: Store) -> list[str]:
+def _runs_to_take(connection: Connection, theirs: StudyRows, target: Store) -> list[str]:
     """The runs that are written. Raises `StoreError` for those that are here with another content."""
-    ours = _read_runs(connection, theirs.runs)
+    ours = read_runs(connection, theirs.runs)
     conflicts = [run_id for run_id, run in ours.items() if not _agree(run, theirs.runs[run_id])]
     if conflicts:
         more = f" and {len(conflicts) - MAX_NAMED} more" if len(conflicts) > MAX_NAMED else ""
@@ -235,7 +124,7 @@ def _runs_to_take(connection: Connection, theirs: _StudyRows, target: Store) -> 
     return [run_id for run_id, run in theirs.runs.items() if run_id not in ours or _is_ahead(run, ours[run_id])]
 
 
-def _agree(ours: _RunRows, theirs: _RunRows) -> bool:
+def _agree(ours: RunRows, theirs: RunRows) -> bool:
     """Whether two records of a run can be one: equal if both are settled, otherwise one may be the other's start."""
     if ours.is_settled and theirs.is_settled:
         return ours.content == theirs.content
@@ -245,15 +134,15 @@ def _agree(ours: _RunRows, theirs: _RunRows) -> bool:
     return all(mine[epoch] == other[epoch] for epoch in mine.keys() & other.keys())
 
 
-def _is_ahead(run: _RunRows, other: _RunRows) -> bool:
+def _is_ahead(run: RunRows, other: RunRows) -> bool:
     """Whether a run is settled and the other is not, or neither is and it has more epochs."""
     return (run.is_settled, len(run.epochs)) > (other.is_settled, len(other.epochs)) and not other.is_settled
 
 
-def _is_new(connection: Connection, theirs: _StudyRows, study: str, target: Store) -> bool:
+def _is_new(connection: Connection, theirs: StudyRows, study: str, target: Store) -> bool:
     """Whether the target lacks the study. Raises `StoreError` if it has another one, or other trials of it."""
-    file = _one(connection, STUDIES, STUDIES.c.name == study)
-    ours = _read_optuna(connection, study) if inspect(connection).has_table("trials") else None
+    file = one_row(connection, STUDIES, STUDIES.c.name == study)
+    ours = read_optuna(connection, study) if inspect(connection).has_table("trials") else None
     if ours is None and file is None:
         return True
     if file is not None:
@@ -305,7 +194,7 @@ def _finished(optuna: Mapping[str, list[Row]]) -> dict[int, str]:
 # Writing
 
 
-def _write_run(connection: Connection, run: _RunRows, folder: str | None) -> None:
+def _write_run(connection: Connection, run: RunRows, folder: str | None) -> None:
     row = run.row | {"owner": None, "folder": folder}
     if row["state"] == RunState.RUNNING:
         row |= {"state": RunState.LOST, "cause": "its driver ended without a word"}
@@ -320,7 +209,7 @@ def _write_run(connection: Connection, run: _RunRows, folder: str | None) -> Non
             connection.execute(insert(table), rows)
 
 
-def _write_study(connection: Connection, study: _StudyRows) -> None:
+def _write_study(connection: Connection, study: StudyRows) -> None:
     connection.execute(insert(STUDIES), study.file)
     if study.links:
         connection.execute(insert(LINKS), study.links)
@@ -337,7 +226,7 @@ def _is_known(connection: Connection, event: Row) -> bool:
     return connection.scalar(select(EVENTS.c.id).where(*same)) is not None
 
 
-def _write_optuna(connection: Connection, study: _StudyRows) -> None:
+def _write_optuna(connection: Connection, study: StudyRows) -> None:
     """Write Optuna's rows with ids of this database; where an attribute lists ids of trials, they are translated."""
     studies, trials = TABLES["studies"], TABLES["trials"]
     (study_id,) = connection.execute(insert(studies), {"study_name": study.file["name"]}).inserted_primary_key or (
@@ -392,21 +281,3 @@ def _copy_files(row: Row, source: Store, results: Path, target: Store) -> int:
                 shutil.copyfile(path, partial)
             copied += 1
     return copied
-
-
-# Rows
-
-
-def _rows(connection: Connection, table: Table, where: Any) -> list[Row]:
-    chosen = select(table).where(where).order_by(*table.primary_key.columns)
-    return [dict(row._mapping) for row in connection.execute(chosen)]
-
-
-def _one(connection: Connection, table: Table, where: Any) -> Row | None:
-    return next(iter(_rows(connection, table, where)), None)
-
-
-def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    distinct = list(dict.fromkeys(ids))
-    for start in range(0, len(distinct), BATCH):
-        yield distinct[start : start + BATCH]

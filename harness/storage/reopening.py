@@ -37,6 +37,8 @@ KEPT_ATTRIBUTES = (
 PRUNING = ("screening", "judged_by_seeds")
 """User attributes of a trial that a pruner may end: the seed of its screening run, or that its seeds are compared; kept
 with the learning curve."""
+PROMOTION = ("rungs_passed", "paused")
+"""User attributes of a trial that has passed rungs of the pruner `asha`; kept with the learning curve."""
 RESULT_PREFIXES = ("constraints", "completed_rung_")
 """System attributes of a trial that are part of its result."""
 
@@ -138,7 +140,7 @@ def _reopen(connection: Connection, trial_id: int, *, is_anew: bool) -> None:
 
     connection.execute(rows_of("trial_values"))
     user, system, trials = TABLES["trial_user_attributes"], TABLES["trial_system_attributes"], TABLES["trials"]
-    kept = KEPT_ATTRIBUTES if is_anew else (*KEPT_ATTRIBUTES, *PRUNING)
+    kept = KEPT_ATTRIBUTES if is_anew else (*KEPT_ATTRIBUTES, *PRUNING, *PROMOTION)
     connection.execute(rows_of("trial_user_attributes").where(user.c.key.not_in(kept)))
     for prefix in RESULT_PREFIXES:
         connection.execute(rows_of("trial_system_attributes").where(system.c.key.startswith(prefix, autoescape=True)))

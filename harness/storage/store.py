@@ -29,8 +29,10 @@ BATCH = 500
 """Ids per query; databases limit the number of values in one."""
 CHANGE_EVENT = "file changed"
 """Kind of the event that records how a study file was extended; `changes` returns it, `events` does not."""
+SEARCH_LOG = "search log"
+"""Kind of the entries of the log of a search, see `harness.search.search_log`; `search_log` returns them."""
 RECORDS = (CHANGE_EVENT, ATTEMPT_EVENT)
-"""Kinds of events that are records with a method of their own; they are kept where a study's trials were deleted."""
+"""Kinds of events that are kept where a study's trials were deleted; like `SEARCH_LOG`, they have their own methods."""
 
 
 class Store(Database):
@@ -133,14 +135,17 @@ class Store(Database):
             row = self._get(session, run_id)
             return self._row(row) if is_mine else None
 
-    def record(self, run_id: str, records: Sequence[Record]) -> list[Record]:
+    def record(self, run_id: str, records: Sequence[Record], log: tuple[str, str] | None = None) -> list[Record]:
         """Write the records of a claimed run, all or none, and return them as they were written.
 
-        They differ from `records` in one case: a run that ends as COMPLETE without all of its epochs is FAILED. Raises
-        `StoreError` for a run that is settled.
+        They differ from `records` in one case: a run that ends as COMPLETE without all of its epochs is FAILED. `log`
+        is a study and the entry of its search log about the records, which is written with them. Raises `StoreError`
+        for a run that is settled.
         """
         added = [record for record in records if isinstance(record, Epoch | Measured)]
         with self.session() as session:
+            if log is not None:
+                session.add(_log_entry(*log, run_id))
             if len(added) < len(records):
                 return transitions.apply_records(session, self._get(session, run_id, is_changed=True), records)
             connection = session.connection()  # epochs are frequent, and do not need the whole row
@@ -309,10 +314,22 @@ class Store(Database):
 
     def events(self, study: str, limit: int = 100) -> list[EventRow]:
         """The last events of a study, oldest first."""
-        listed = select(EventTable).where(EventTable.study == study, EventTable.kind.not_in(RECORDS))
+        listed = select(EventTable).where(EventTable.study == study, EventTable.kind.not_in((*RECORDS, SEARCH_LOG)))
         latest = listed.order_by(EventTable.id.desc()).limit(limit)
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
+
+    def log_search(self, study: str, entry: str) -> None:
+        """Add an entry that belongs to no run to the log of a search."""
+        with self.session() as session:
+            session.add(_log_entry(study, entry))
+
+    def search_log(self, study: str) -> list[tuple[str | None, str]]:
+        """The log of a search, oldest entry first: a run, or None, and what is recorded about it."""
+        mine = (EventTable.study == study) & (EventTable.kind == SEARCH_LOG)
+        with self.session() as session:
+            entries = session.execute(select(EventTable.run_id, EventTable.message).where(mine).order_by(EventTable.id))
+            return [(run_id, message) for run_id, message in entries]
 
     def attempts(self, study: str) -> list[Attempt]:
         """What a study has trained, start by start."""
@@ -368,6 +385,10 @@ class Store(Database):
 
     def _row(self, row: RunTable) -> RunRow:
         return rows.run_row(row, self.root)
+
+
+def _log_entry(study: str, entry: str, run_id: str | None = None) -> EventTable:
+    return EventTable(time=datetime.now(UTC), study=study, run_id=run_id, kind=SEARCH_LOG, message=entry)
 
 
 def _unlink(session: Session, study: str, *, is_keeping_records: bool = False) -> None:

@@ -10,7 +10,7 @@ from tiny_studies import BRIEF, SCRIPTED, TINY, called, write_study
 
 from harness.analysis.study_reader import open_space
 from harness.config.claim_arms import arm_choices
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.study_file import load_study
 from harness.errors import StudyError
 

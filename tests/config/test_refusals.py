@@ -12,7 +12,7 @@ from folder_data import write_folder
 from tiny_runs import tiny_run, with_
 from tiny_studies import BRIEF, SCRIPTED, TINY, called, files_of, write_study
 
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.measures import ALWAYS_MEASURED as ALWAYS_NAMES
 from harness.config.measures import MEASURED_ON_DEMAND as ON_DEMAND_NAMES
 from harness.config.measures import TRANSFER_METRICS, is_among, metrics_of

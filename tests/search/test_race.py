@@ -16,7 +16,7 @@ from harness.analysis.plateau import plateau_gain
 from harness.analysis.racing import RACE_ROUND
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.study_reader import open_study_reader
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.study_file import load_study
 from harness.errors import StudyError
 from harness.executors.scripted import ScriptedExecutor

@@ -29,7 +29,7 @@ from harness.analysis.effect_observations import read_configurations
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.study_budget import read_spending
 from harness.analysis.study_reader import open_space, open_study_reader
-from harness.config.expressions import Formula
+from harness.config.formula import Formula
 from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import identity, study_values
 from harness.errors import StudyError
