@@ -69,7 +69,7 @@ def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
     recipe = recipe_of(
         data={"dataset": "shapes", "difficulty": 0.0, "train_size": 256, "val_size": 64},
         resolution=32,
-        epochs=8,
+        epochs=12,
         batch_size=32,
         micro_batch=32,
         augmentation={"crop_scale": [0.8, 1.0]},
@@ -81,7 +81,7 @@ def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", recipe, spec=full_spec(recipe, C=[8, 8, 16, 16], K=7))
     epochs = epochs_of(trained(job))
     assert epochs[-1].train_loss < epochs[0].train_loss - 0.2
-    assert max(epoch.val["top1"] for epoch in epochs if epoch.val) > 2.5 * 12.5  # of chance
+    assert max(epoch.val["top1"] for epoch in epochs if epoch.val) > 4 * 12.5  # of chance
     assert all(epoch.ema is None for epoch in epochs)
 
 

@@ -73,13 +73,13 @@ def test_a_record_that_could_not_be_written_is_stored_later(
     write_study(tmp_path, STUDY)
     record = Store.record
 
-    def full(self: Store, run_id: str, records: Sequence[Record]) -> list[Record]:
+    def full(self: Store, run_id: str, records: Sequence[Record], log: tuple[str, str] | None = None) -> list[Record]:
         if any(isinstance(record, Epoch) and record.epoch == lost for record in records):
             with self.translate_errors():
                 error = sqlite3.OperationalError("database or disk is full")
                 error.sqlite_errorname = "SQLITE_FULL"
                 raise OperationalError("INSERT", {}, error)
-        return record(self, run_id, records)
+        return record(self, run_id, records, log)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "record", full)
