@@ -57,7 +57,11 @@ def test_a_changed_table_is_refused(table: CurveTable, tmp_path: Path) -> None:
         read_table(changed(path, tmp_path / "d.json.gz", format="other"))
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"[1]"), gzip.compress(b"{}" * 1000)[:20]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", gzip.compress(b"[1]"), gzip.compress(b"{}" * 1000)[:20]],
+    ids=["empty", "text", "a list", "cut off"],  # compressed bytes have the time in them, and so would the names
+)
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json.gz"
     path.write_bytes(content)
