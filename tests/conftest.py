@@ -1,5 +1,6 @@
 """What many tests read and none changes, and what keeps tests apart from each other."""
 
+import gc
 import json
 import os
 import shutil
@@ -24,6 +25,23 @@ from harness.system.device_slot import separate_slots
 settings.register_profile(BRIEF_PROFILE)
 IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
 """Whether this is one of the processes that pytest-xdist started."""
+
+
+def pytest_configure() -> None:
+    """Thousands of tests, and the modules that they import, are no garbage: looking for it among them takes time."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on, only what tests create is looked at."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """What was frozen ends as always."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
