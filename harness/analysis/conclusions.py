@@ -11,6 +11,7 @@ from harness.analysis.pareto_conclusions import pareto_conclusions
 from harness.analysis.racing import RaceResult
 from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.reuse import other_environments_text
+from harness.analysis.run_status import OPEN
 
 
 def conclusions(results: StudyResults) -> list[str]:
@@ -20,7 +21,7 @@ def conclusions(results: StudyResults) -> list[str]:
     best = results.best
     if best is None:
         states = Counter(row.state for row in results.rows)
-        if not states or any(state in ("running", "waiting") for state in states):
+        if not states or any(state in OPEN for state in states):
             return ["No configuration is complete yet, so there are no results."]
         counts = join_words([f"{n} {state}" for state, n in states.items()])
         return [f"No configuration is complete and within the budgets ({counts}), so there is no best one."]

@@ -24,7 +24,7 @@ from harness.analysis.pareto import ParetoFront, pareto_front
 from harness.analysis.prospects import claims_needing_seeds
 from harness.analysis.racing import RaceResult, race_result
 from harness.analysis.reuse import OtherEnvironment, other_environments, study_environment, time_notes, time_reference
-from harness.analysis.run_status import trials_by_configuration
+from harness.analysis.run_status import OPEN, trials_by_configuration
 from harness.analysis.study_budget import BudgetStatus, budget_status
 from harness.config.measures import TRAIN_IMAGES, VAL_IMAGES
 from harness.config.study import CURVES, Study
@@ -145,7 +145,7 @@ class StudyResults:
         """The configuration with the best mean so far, even if seeds of it are not trained; None as for `best`."""
         if self.limit or self.pareto is not None or (self.race is not None and self.race.has_bounds):
             return self.best
-        running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
+        running = [row for row in self.rows if row.values and row.state in ("complete", *OPEN)]
         return min(running, key=lambda row: _rank(row, self.direction), default=None)
 
     @property

@@ -7,6 +7,8 @@ the results of the others: a configuration that diverges with one seed in four i
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from harness.analysis.formatting import plural
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
@@ -16,14 +18,16 @@ OVER_BUDGET = "over budget"
 INFEASIBLE = (DIVERGED, OVER_BUDGET)
 """States of configurations that have values and must not be chosen."""
 
-OPEN = ("running", "waiting")
+PAUSED = "paused"
+"""Attribute of a trial: the number of epochs after which it is paused; 0 once it is promoted. Also the state."""
+OPEN = ("running", "waiting", PAUSED)
 
 
 class TrialStatus(NamedTuple):
     """The status of a trial or a configuration."""
 
     state: str
-    """`complete`, `diverged`, `over budget`, `pruned`, `rejected`, `failed`, `running` or `waiting`."""
+    """`complete`, `diverged`, `over budget`, `pruned`, `rejected`, `failed`, `running`, `waiting` or `paused`."""
     reason: str | None = None
     has_diverged: bool = False
     """Whether a seed diverged; without a complete seed, the state is `failed`."""
@@ -58,6 +62,8 @@ def trial_status(trial: "FrozenTrial") -> TrialStatus:
             return TrialStatus("pruned", reason or (f"behind the others after epoch {max(steps)}" if steps else None))
         case "FAIL":
             return TrialStatus("failed", reason)
+    if epochs := trial.user_attrs.get(PAUSED):
+        return TrialStatus(PAUSED, f"after {plural(epochs, 'epoch')}, to be resumed if it is promoted")
     return TrialStatus(trial.state.name.lower())
 
 

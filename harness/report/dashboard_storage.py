@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.objective import curve_value, spread_of
 from harness.analysis.results import StudyResults, study_results
-from harness.analysis.run_status import trial_status
+from harness.analysis.run_status import OPEN, trial_status
 from harness.analysis.study_reader import rejected_proposals
 from harness.config.study import Study
 from harness.config.yaml_file import parse_stored
@@ -35,7 +35,7 @@ from harness.storage.delegation import delegated
 
 CONSTRAINTS = "constraints"
 """Optuna 4's system attribute, a list; Optuna 5 keeps each constraint under a key with this prefix and its name."""
-OPEN_STATES = ("running", "waiting", "pruned")
+OPEN_STATES = (*OPEN, "pruned")
 """States of a configuration in which its feasibility is unknown."""
 
 

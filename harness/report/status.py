@@ -15,7 +15,7 @@ from harness.analysis.formatting import DASH, epochs_done, format_params, plural
 from harness.analysis.pareto import ParetoFront, pareto_values
 from harness.analysis.racing import RaceResult
 from harness.analysis.results import StudyResults, results_limit_sentence
-from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
+from harness.analysis.run_status import INFEASIBLE, OPEN, configuration_statuses, trial_status
 from harness.analysis.summary import configuration_values
 from harness.report.console import plain_table
 from harness.report.study import data_view
@@ -65,13 +65,13 @@ class StudyStatus:
     @property
     def is_searched(self) -> bool:
         """Whether every configuration is settled with the seeds that all get, or the search has ended before."""
-        settled = sum(n for state, n in self.configurations.items() if state not in ("running", "waiting"))
+        settled = sum(n for state, n in self.configurations.items() if state not in OPEN)
         return (self.trials_total is not None and settled >= self.trials_total) or self.results.ended is not None
 
     @property
     def is_finished(self) -> bool:
         """Whether every configuration is settled, and no claim needs more seeds."""
-        settled = sum(n for state, n in self.configurations.items() if state not in ("running", "waiting"))
+        settled = sum(n for state, n in self.configurations.items() if state not in OPEN)
         if self.results.is_out_of_budget:
             return False
         return self.trials_total is not None and settled >= self.trials_total and not self.needing_seeds

@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.formatting import plural
 from harness.analysis.objective import compares_times, curve_value
-from harness.analysis.plateau import plateau_reason
 from harness.analysis.reuse import ReuseRule, study_environment
 from harness.analysis.run_times import RunTimeEstimator
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.executors.base import Executor
+from harness.search.admission import Admission, is_breadth_first, unpaused
 from harness.search.enqueue import Enqueued
 from harness.search.events import (
     DataNoteAdded,
@@ -49,7 +48,7 @@ from harness.search.history import StudyHistory
 from harness.search.outcomes import PASSED_PRUNER, FailureTracker, OutcomeRecorder
 from harness.search.pareto_pruner import ParetoPruner
 from harness.search.promotion import PAUSED_AT_RUNG, Promoter
-from harness.search.proposals import ClaimMonitor, PlannedRuns, Proposals
+from harness.search.proposals import ClaimMonitor, Proposals
 from harness.search.race import RaceMonitor
 from harness.search.runs import Remeasurement, RunDispatcher, StoredRuns, TimeLeftEstimator
 from harness.search.search_log import SearchLog
@@ -57,7 +56,6 @@ from harness.search.study_budget import BudgetKeeper
 from harness.search.trial import OpenTrial
 from harness.search.wilcoxon import SeedPruner
 from harness.storage import RunRow, Store, reap_undriven
-from harness.storage.rows import BUDGET_ENDED, PLATEAU_REACHED, SEARCH_ENDED
 from harness.storage.transitions import SETTLED
 from harness.training.run import DataNote, Ended, Epoch, Record, Run, RunState, Started
 
@@ -65,8 +63,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.samplers import BaseSampler
 
-COMPARING = ("median", "wilcoxon")
-"""Pruners that compare with complete configurations."""
 UNHARMED = (RunState.STOPPED, RunState.COMPLETE, RunState.LOST)
 """How the run of a paused trial may end, so that it can be resumed or is known to its end."""
 MAX_ATTEMPTS = 3
@@ -123,7 +119,7 @@ class Driver:
             RaceMonitor(self._reuse, inputs.space, inputs.trials, self._history, checks_limits=inputs.checks_limits),
             self._promoter,
         )
-        self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner not in COMPARING
+        self._is_breadth_first = is_breadth_first(inputs.study)
         compared = [*inputs.study.objectives, *(claim.metric for claim in inputs.study.claims)]
         self._dispatch = RunDispatcher(
             inputs.study,
@@ -138,8 +134,6 @@ class Driver:
         """When to check again the runs that another study's driver is training."""
         self._notes: set[str] = set()
         """Notes that were emitted; all runs of a study have the same ones."""
-        self._runs_planned_at_end = 0
-        """Number of runs of the whole study, those included that the budget does not allow."""
         self._trained = 0
         self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, tuple(inputs.study.objectives))
@@ -154,10 +148,10 @@ class Driver:
         self._budget = BudgetKeeper(
             inputs.study, inputs.store, lambda recipe: self._estimate.run_s(self._work_of(recipe))
         )
-        self._is_out_of_budget = False
-        """Whether the budget allows no further trial."""
-        self._plateau: tuple[int, str | None] = (-1, None)
-        """Number of finished trials at the last evaluation of the plateau rule, and why the search ends, if it does."""
+        self._admission = Admission(
+            *(inputs.study, inputs.trials, self._proposals, self._history, self._budget, self._open),
+            sampler_of=inputs.sampler_of,
+        )
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left, and yield all events."""
@@ -200,13 +194,15 @@ class Driver:
                 self._log.polled(self._dispatch.slots)
                 for run_id, records in arrived.items():
                     yield from self._handle_records(run_id, records)
-            self._runs_planned_at_end = max(self._runs_planned_at_end, self._runs_planned())
+            self._admission.runs_planned_at_end = max(
+                self._admission.runs_planned_at_end, self._admission.runs_planned()
+            )
         except BaseException:
             self._log.stopped(self._context.store)
             raise
         finally:
             self._requeue()
-        reasons = self._reasons_ended()
+        reasons = self._admission.reasons_ended()
         for kind, text in reasons:
             self._context.store.event(self._study.study, kind, text)
         reason = "; ".join(text for _, text in reasons) or None
@@ -223,7 +219,7 @@ class Driver:
                 continue
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
-                opened = self._open_next()
+                opened = self._admission.open_next()
                 if look := self._claim_monitor.pending_event():
                     yield look
                 if opened is not None:
@@ -233,62 +229,6 @@ class Driver:
                 return
             yield from self._submit(*ready)
 
-    def _open_next(self) -> OpenTrial | None:
-        """Open the next trial, unless the search is at its plateau or the budget does not allow the trial's runs."""
-        in_progress = len(self._open)
-        if not self._proposals.has_next(in_progress=in_progress):
-            return None
-        if not self._proposals.may_open(self._open):
-            return None  # a worker waits, so that the proposal does not depend on the order in which trials end
-        runs = self._proposals.next_runs()
-        if runs is None and (self._has_left_for_race_only() or self._why_at_plateau() is not None):
-            if in_progress or not self._proposals.queue_race():
-                self._is_out_of_budget = not self._open and self._has_left_for_race_only()
-                return None
-            runs = self._proposals.next_runs()
-        if self._budget.is_limited and not self._affords(runs):
-            self._is_out_of_budget = not self._open  # open trials may use less than what is reserved for them
-            return None
-        if self._study.search.deterministic and self._context.sampler_of is not None:
-            count = len(self._context.trials.get_trials(deepcopy=False))
-            self._context.trials.sampler = self._context.sampler_of(count)
-        opened = self._proposals.open(in_progress=in_progress)
-        if opened is None and not in_progress and self._proposals.has_next(in_progress=0):
-            return self._open_next()  # the space is exhausted, and a race follows
-        return opened
-
-    def _why_at_plateau(self) -> str | None:
-        """Why the search ends by `search.plateau`, from the finished trials; None if it does not."""
-        if self._study.search.plateau is None:
-            return None
-        if self._plateau[0] != self._history.trials:
-            trials = self._proposals.visible(self._context.trials.get_trials(deepcopy=False))
-            self._plateau = self._history.trials, plateau_reason(self._study, trials)
-        return self._plateau[1]
-
-    def _has_left_for_race_only(self) -> bool:
-        """Whether what is left of the budget is kept for the race."""
-        return self._study.search.racing is not None and self._budget.is_limited and not self._affords(None)
-
-    def _affords(self, planned: PlannedRuns | None) -> bool:
-        """Whether the budget allows a further trial, after what the open trials have yet to train.
-
-        Of a study with racing, a share is kept: `planned` is None for a proposal, which must leave it.
-
-        A grid reserves one run of each trial, since it closes trials with the seeds that they have.
-        """
-        opened = [run for trial in self._unpaused() for run in trial.todo]
-        if planned is None:
-            racing = self._study.search.racing
-            costs = [*self._budget.costs_of(opened), *self._budget.costs_of_proposal()]
-            return self._budget.allows(costs, share=1.0 if racing is None else 1.0 - racing.share)
-        if self._is_breadth_first:
-            opened = [trial.opening for trial in self._open.values() if trial.opening in trial.todo]
-            costs = self._budget.costs_of(planned.all)
-            return not costs or self._budget.allows([*self._budget.costs_of(opened), costs[0]])
-        costs = self._budget.costs_of(planned.all)
-        return not costs or self._budget.allows([*self._budget.costs_of(opened), *costs])
-
     def _has_only_unaffordable(self) -> bool:
         """Whether the budget allows none of the runs that open trials have yet to train."""
         ready = [run for trial in self._open.values() if (run := trial.ready()) is not None]
@@ -296,36 +236,13 @@ class Driver:
 
     def _close_partial(self) -> Iterator[StudyEvent]:
         """Close the open trials of a grid with the seeds that they have; the others can be trained later."""
-        self._is_out_of_budget = True
-        self._runs_planned_at_end = self._runs_planned()
+        self._admission.is_out_of_budget = True
+        self._admission.runs_planned_at_end = self._admission.runs_planned()
         for trial in [trial for trial in self._open.values() if trial.values and self._is_breadth_first]:
             untrained = trial.give_back_seeds()
             self._context.store.unlink_runs(self._study.study, trial.number, (run.id for run in untrained))
             self._history.give_back_seeds(trial.configuration, (run.seed for run in untrained))
             yield self._outcomes.finish_trial(trial, "complete")
-
-    def _reasons_ended(self) -> list[tuple[str, str]]:
-        """The reasons why the search ended before everything was trained, each with the kind of its event."""
-        reasons = []
-        status, done = self._budget.status(), self._history.runs_done
-        if self._is_out_of_budget and status is not None:
-            left = f"{self._runs_planned_at_end - done:,} of {plural(self._runs_planned_at_end, 'run')}"
-            next_one, most = ("run", "") if self._study.search.sampler == "grid" else ("configuration", "at most ")
-            kept = ""
-            if (racing := self._study.search.racing) is not None:
-                next_one, most = ("run of the race", "") if self._proposals.is_racing else (next_one, most)
-                left += " before the race is decided" if self._proposals.is_racing else ", and those of the race,"
-                if next_one == "configuration" and racing.share > 0:
-                    kept = f", and {racing.share:.3g} of the budget was kept for the race"
-            text = (
-                f"`search.budget` does not allow the next {next_one}: {status.text} are used{kept}; {most}{left} remain"
-            )
-            reasons.append((BUDGET_ENDED, f"{text}, which a larger budget trains"))
-        elif self._proposals.has_next(in_progress=0) and (plateau := self._why_at_plateau()) is not None:
-            reasons.append((PLATEAU_REACHED, plateau))
-        if (other := self._proposals.why_ended()) is not None:
-            reasons.append((SEARCH_ENDED, other))
-        return reasons
 
     def _next_ready(self) -> tuple[OpenTrial, Run] | None:
         """The next run to train: lowest seed first, then lowest trial; of those that the budget allows."""
@@ -520,10 +437,6 @@ class Driver:
 
     # Pausing and promoting screening runs
 
-    def _unpaused(self) -> list[OpenTrial]:
-        """The open trials that are not paused."""
-        return [trial for trial in self._open.values() if not trial.is_paused]
-
     def _next_promotion(self) -> OpenTrial | None:
         """The trial to promote next, once all trials of an earlier call are open again."""
         if self._promoter is None or self._proposals.has_parked:
@@ -550,7 +463,7 @@ class Driver:
 
     def _paused_at_end(self) -> list[OpenTrial]:
         """The paused trials, if nothing can be trained any more, so that no further result can promote one."""
-        is_waiting = any(run.id in self._elsewhere for trial in self._unpaused() for run in trial.todo)
+        is_waiting = any(run.id in self._elsewhere for trial in unpaused(self._open.values()) for run in trial.todo)
         return [] if is_waiting else [trial for trial in self._open.values() if trial.is_paused]
 
     def _end_pauses(self, paused: Sequence[OpenTrial]) -> Iterator[StudyEvent]:
@@ -570,7 +483,7 @@ class Driver:
 
     def progress(self) -> Progress:
         """The current progress of the study."""
-        total, planned = self._runs_total(), self._runs_planned()
+        total, planned = self._runs_total(), self._admission.runs_planned()
         done = self._history.runs_done
         share = (total - done) / (planned - done) if planned > done else 1.0
         return Progress(
@@ -581,17 +494,12 @@ class Driver:
 
     def _runs_total(self) -> int:
         """Number of finished runs, and of those that may still be trained, as far as the budget allows them."""
-        planned, left = self._runs_planned(), self._budget.runs_left()
+        planned, left = self._admission.runs_planned(), self._budget.runs_left()
         return planned if left is None else min(planned, self._history.runs_done + len(self._dispatch.owners) + left)
-
-    def _runs_planned(self) -> int:
-        """Number of finished runs, runs of open trials, and runs of trials that may still be opened."""
-        open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._unpaused())
-        return self._history.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
 
     def _work_left(self) -> float:
         """The work of the runs of open trials, and of trials that may still be opened, in runs of the study's proxy."""
-        open_runs = [run for trial in self._unpaused() for run in (*trial.todo, *trial.active.values())]
+        open_runs = [run for trial in unpaused(self._open.values()) for run in (*trial.todo, *trial.active.values())]
         left = self._proposals.work_left(self._work_of, in_progress=len(self._open))
         return sum(self._work_of(run.recipe) for run in open_runs) + left
 

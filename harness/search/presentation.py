@@ -25,10 +25,10 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.analysis.racing import RACE_ROUND
+from harness.analysis.run_status import PAUSED
 from harness.config.axes import Axis, Choice
 from harness.config.sampler_checks import values_in_order
 from harness.search.lag import hidden_before
-from harness.search.promotion import PAUSED
 from harness.search.trial import distribution_of, storable_choice
 from harness.search.wilcoxon import JUDGED
 from harness.storage.storage_view import StorageView

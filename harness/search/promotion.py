@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.analysis.formatting import plural
+from harness.analysis.run_status import PAUSED
 from harness.config.study import HALVING_FACTOR, Study, decision_epochs
 from harness.search.trial import OpenTrial
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 ASHA = "asha"
 """Name of the pruner."""
-PAUSED = "paused"
-"""Attribute of a trial: the number of epochs after which it is paused; 0 once it is promoted."""
 PAUSED_AT_RUNG = "paused, to be resumed if it is promoted"
 """Why a run of a paused trial ends."""
 RUNGS_PASSED = "rungs_passed"

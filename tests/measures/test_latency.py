@@ -274,7 +274,8 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
     """The medians with busy workers keep to 5 percent of the quiet ones, in their level and in their spread.
 
     Up to ten attempts, since other programs of this machine do not use the slot. A failed attempt counts only where the
-    quiet measurements, without our workers, keep to the same 5 percent themselves.
+    quiet measurements, without our workers, keep to the same 5 percent themselves; where three do not, the machine is
+    too busy to tell.
     """
     recipe = with_(resolution=32)
     data = load(recipe, tmp_path / "large", 0)
@@ -284,7 +285,7 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
     while not all((tmp_path / f"epoch{i}").exists() for i in range(2)):
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in busy)
         time.sleep(0.1)
-    problems = []
+    problems, disturbed = [], 0
     for _ in range(10):
         with_workers = medians(subjects, 4)
         with measuring() as alone:  # so that none of them is stopped while it holds the slot
@@ -305,6 +306,8 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
             return
         if all(statistics.stdev(medians_ms) < 0.05 * quiet[k] for k, medians_ms in calm.items()):
             problems.append((with_workers, quiet, spreads, shifts))
-    if len(problems) < 3:
-        pytest.skip("other programs disturb this machine: quiet measurements spread by more than 5 percent, too")
-    pytest.fail(f"in no attempt of ten: {problems}")
+        else:
+            disturbed += 1
+        if disturbed == 3:
+            pytest.skip("other programs disturb this machine: quiet measurements spread by more than 5 percent, too")
+    pytest.fail(f"in no attempt: {problems}")

@@ -1,6 +1,7 @@
 """A search that depended on the order of its results is repeated from its log, proposal by proposal."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -31,6 +32,19 @@ def replayed(folder: Path) -> ReplayedSearch:
     workspace = Workspace(folder / "results")
     with open_study_reader(folder / "study.yaml", workspace) as reader:
         return replay_search(reader.file, reader.store, reader.trials, workspace.results)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    searched(folder, TPE)
+    return folder
+
+
+@pytest.fixture
+def recorded(original: Path, tmp_path: Path) -> Path:
+    """A copy of a search that has ended."""
+    return Path(shutil.copytree(original, tmp_path / "search"))
 
 
 def complete_runs(database: Path) -> int:
@@ -73,10 +87,9 @@ def test_a_search_is_repeated_from_its_log(tmp_path: Path, search: dict[str, Any
     assert again.starts == len(stops) + 1 and again.trials > 10 and again.records > again.trials
 
 
-def test_the_order_of_arrival_decides_what_is_proposed(tmp_path: Path) -> None:
+def test_the_order_of_arrival_decides_what_is_proposed(recorded: Path) -> None:
     """With the results of two polls in the other order, the search proposes something else."""
-    searched(tmp_path, TPE)
-    with closing(sqlite3.connect(tmp_path / "results" / "studies.db")) as database, database:
+    with closing(sqlite3.connect(recorded / "results" / "studies.db")) as database, database:
         log = "select id, run_id, message from events where kind = 'search log' and run_id is not null order by id"
         rows = database.execute(log).fetchall()
         ended = [row for row in rows if '"ended"' in row[2]]
@@ -88,20 +101,18 @@ def test_the_order_of_arrival_decides_what_is_proposed(tmp_path: Path) -> None:
             (run, json.dumps(json.loads(text) | {"poll": polls[1]}), second),
         )
         database.executemany("update events set run_id = ?, message = ? where id = ?", swapped)
-    assert replayed(tmp_path).difference is not None
+    assert replayed(recorded).difference is not None
 
 
-def test_another_result_is_found(tmp_path: Path) -> None:
-    searched(tmp_path, TPE)
-    change(tmp_path, "update trial_values set value = value + 1 where trial_id = 12")
-    difference = replayed(tmp_path).difference
+def test_another_result_is_found(recorded: Path) -> None:
+    change(recorded, "update trial_values set value = value + 1 where trial_id = 12")
+    difference = replayed(recorded).difference
     assert difference is not None and difference.startswith("trial 11, values: recorded")
 
 
-def test_a_result_that_is_gone_is_named(tmp_path: Path) -> None:
-    searched(tmp_path, TPE)
-    change(tmp_path, "delete from epochs where epoch = 2")
-    difference = replayed(tmp_path).difference
+def test_a_result_that_is_gone_is_named(recorded: Path) -> None:
+    change(recorded, "delete from epochs where epoch = 2")
+    difference = replayed(recorded).difference
     assert difference is not None and "is no longer in the database as it was: ['epoch', 2]" in difference
 
 
@@ -119,14 +130,13 @@ def test_a_study_that_has_grown_is_repeated_with_the_file_of_each_time(tmp_path:
     assert again.starts == 2 and again.difference is None
 
 
-def test_a_grid_and_a_search_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+def test_a_grid_and_a_search_of_an_earlier_version_are_refused(tmp_path: Path, recorded: Path) -> None:
     searched(tmp_path / "grid", {"sampler": "grid"})
     with pytest.raises(StudyError, match="A grid has none"):
         replayed(tmp_path / "grid")
-    searched(tmp_path / "search", TPE)
-    change(tmp_path / "search", "delete from events where kind = 'search log'")
+    change(recorded, "delete from events where kind = 'search log'")
     with pytest.raises(StudyError, match="earlier version"):
-        replayed(tmp_path / "search")
+        replayed(recorded)
 
 
 @pytest.mark.long

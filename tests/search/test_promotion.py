@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 from properties import examples
 from test_deterministic import Searched
-from tiny_studies import BRIEF, EPOCHS, TINY, Played, epoch, started, write_study
+from tiny_studies import BRIEF, EPOCHS, TINY, Played, called, epoch, started, write_study
 
+from harness.analysis.run_status import PAUSED
 from harness.analysis.study_reader import open_space
 from harness.config.study_file import load_study
 from harness.errors import StudyError
@@ -21,7 +22,7 @@ from harness.executors.base import WorkerRequest
 from harness.executors.inline import InlineExecutor
 from harness.executors.simulated import SimulatedExecutor
 from harness.search.events import StudyEvent, TrialEnded, TrialStarted
-from harness.search.promotion import PAUSED, RUNGS_PASSED, next_promotion, paused_trials
+from harness.search.promotion import RUNGS_PASSED, next_promotion, paused_trials
 from harness.search.reopening import REOPENED
 from harness.search.samplers import SCREENING_SEEDS
 from harness.search.session import open_for_driving
@@ -99,6 +100,21 @@ def test_a_trial_that_was_paused_is_promoted_after_worse_ones_have_come(tmp_path
     assert max(opened_before) > late.trial + 1
 
 
+def test_paused_trials_reserve_nothing_of_the_budget_and_are_shown_as_paused(tmp_path: Path) -> None:
+    """The budget allows the screenings of all nine, and no run of those that are promoted."""
+    search = GRID["search"] | {"budget": {"epochs": len(KERNELS) + 2}}
+    played = Played(tmp_path, **GRID | {"search": search})
+    begun = 0
+    for event, _, _ in played.events(by_kernel(*KERNELS)):
+        begun += isinstance(event, TrialStarted)
+        if begun == 2:
+            break
+    output = called("status", "study.yaml", cwd=played.path.parent).stdout
+    assert "1 paused, 1 waiting" in output or "1 waiting, 1 paused" in output, output
+    again = Played(tmp_path, **GRID | {"search": search})
+    assert sum(isinstance(event, TrialStarted) for event, _, _ in again.events(by_kernel(*KERNELS))) == len(KERNELS)
+
+
 def states(folder: Path) -> list[tuple[Any, ...]]:
     workspace = Workspace(folder / "results")
     with Store.open(workspace.database, read_only=True) as store:
@@ -111,7 +127,7 @@ def progress_of(trial: FrozenTrial) -> tuple[Any, ...]:
     return attributes.get(PAUSED), attributes.get(RUNGS_PASSED), attributes.get("failures"), trial.intermediate_values
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [12, pytest.param(5, marks=pytest.mark.long)])
 def test_an_interrupted_study_ends_as_the_undisturbed_one(tmp_path: Path, every: int) -> None:
     script = by_kernel(11, 13, 15, 3, 5, 7, 17, 19, 9)
     undisturbed = Played(tmp_path, **GRID)
