@@ -37,7 +37,7 @@ def unpaused(trials: Iterable[OpenTrial]) -> list[OpenTrial]:
 
 @dataclass(slots=True)
 class Admission:
-    """Opens the trials of a study one after another, and knows why it opens no more."""
+    """Opens the trials of a study one after another, and gives the reasons why it opens no more."""
 
     study: Study
     trials: "optuna.Study"
