@@ -29,7 +29,7 @@ def test_a_script_of_an_earlier_version_gets_the_same_objects(earlier: str, pres
 
 @pytest.mark.long
 def test_a_script_of_timm_is_run_under_the_earlier_name(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text("import sys, timm; print(sys.argv[1], timm.is_model('replknet_31b'))")
+    (tmp_path / "train.py").write_text("import sys; print(sys.argv[1], 'harness' in sys.modules)")
     command = [sys.executable, "-m", "harness.timm_script", str(tmp_path / "train.py"), "x"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert result.stdout.split() == ["x", "True"]
