@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 JOB = "job"
-"""Key of a trial's configuration: the job, beside what loggers show of it."""
+"""Key of a trial's configuration: the job, in addition to what loggers show of it."""
 RECORDS = "records"
 """Key of a trial's result: the records, which the executor removes before any other callback sees the result."""
 END_S = 10.0
@@ -181,7 +181,7 @@ class _StopScheduler(FIFOScheduler):
         self._keeps_processes = False
 
     def on_trial_add(self, tune_controller: Any, trial: "Trial") -> None:
-        """Keep the process of every worker: Tune keeps one, since it knows of no further trial before one is submitted.
+        """Keep the process of every worker: Tune keeps one, since no further trial is waiting when one ends.
 
         Through a private attribute; where another version of Tune has none, further trials start new processes.
         """

@@ -1,4 +1,4 @@
-"""What a trial costs beside its training: in a study with each executor, and with Ray Tune and its Optuna search.
+"""What a trial costs in addition to its training: in a study with each executor, and with Ray Tune and its Optuna search.
 
 All have random search, the same number of workers and trials that take next to no time. A study's trial is driven,
 stored and trained in a worker, for an epoch of a tiny network; its overhead is the time of a worker per trial less
@@ -51,7 +51,7 @@ STUDY: dict[str, Any] = {
 
 
 def trial_overhead(effort: BenchSize) -> Iterator[BenchResult]:
-    """Milliseconds of a worker per trial beside its training, by round, and the ratios to Tune with Optuna's search."""
+    """Milliseconds of a worker per trial that are not training, by round, and the ratios to Tune with Optuna's search."""
     workers = min(2, available_cpus())
     ways: dict[str, Callable[[], float]] = {
         executor: lambda executor=executor: _of_study(executor, workers, effort.overhead_trials)  # type: ignore[misc]
@@ -72,7 +72,7 @@ def trial_overhead(effort: BenchSize) -> Iterator[BenchResult]:
 
 
 def _of_study(executor: str, workers: int, trials: int) -> float:
-    """Seconds of a worker per trial beside its training."""
+    """Seconds of a worker per trial that are not training."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "study.yaml")
         path.write_text(json.dumps(STUDY | {"search": STUDY["search"] | {"trials": trials}}), encoding="utf-8")
