@@ -111,11 +111,16 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "--executor",
         choices=tuple(EXECUTORS),
         default="ray",
-        help="train in Ray workers, or inline in this process (default: ray)",
+        help="train in Ray workers, as trials of Ray Tune, or inline in this process (default: ray)",
     )
     add_workers_option(workers)
     workers.add_argument(
         "--ray-address", metavar="ADDRESS", help="address of a running Ray cluster, such as host:6379 or auto"
+    )
+    workers.add_argument(
+        "--tune-config",
+        metavar="FILE.py:NAME",
+        help="a `ray.tune.RunConfig` for `--executor tune`: its callbacks, loggers and storage",
     )
 
 
@@ -213,7 +218,13 @@ def run_options(args: argparse.Namespace, workspace: "Workspace") -> "RunOptions
     """The options for training runs in this workspace, with the workers that the command line asks for."""
     from harness.cli.study_run import RunOptions
 
-    return RunOptions(workspace=workspace, executor=args.executor, workers=args.workers, ray_address=args.ray_address)
+    return RunOptions(
+        workspace=workspace,
+        executor=args.executor,
+        workers=args.workers,
+        ray_address=args.ray_address,
+        tune_config=args.tune_config,
+    )
 
 
 def study_options(args: argparse.Namespace) -> list[str]:

@@ -15,7 +15,7 @@ from harness.cli.arguments import (
     positive,
 )
 
-BENCH_SECTIONS = ("help", "start", "driver", "step", "proxies", "memory")
+BENCH_SECTIONS = ("help", "start", "driver", "step", "proxies", "memory", "trials")
 """Sections that `harness bench` measures without a subject."""
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 """Precisions in which the operator and networks can be measured; tf32 is float32 with products rounded to TF32."""

@@ -6,6 +6,7 @@ from harness.analysis.formatting import plural
 from harness.cli.study_run import RunOptions, check_study, train_study
 from harness.config.calibration_candidates import CalibrationPlan
 from harness.config.study_file import StudyFile
+from harness.executors import WITH_RAY
 from harness.executors.base import Executor, WorkerRequest
 from harness.executors.interrupt import Interrupt
 from harness.report.calibration import change_text, event_line
@@ -69,13 +70,13 @@ class _KeptWorkers:
     def __init__(self, options: RunOptions) -> None:
         self._options = options
         self._workers: _KeptExecutor | None = None
-        self.executor = self._start if options.executor == "ray" else options.executor
+        self.executor = self._start if options.executor in WITH_RAY else options.executor
 
     def _start(self, request: WorkerRequest) -> Executor:
         if self._workers is None or self._workers.is_shut_down:
             from harness.executors import make_executor
 
-            self._workers = _KeptExecutor(make_executor("ray", replace(request, runs=None)))
+            self._workers = _KeptExecutor(make_executor(str(self._options.executor), replace(request, runs=None)))
         return self._workers
 
     def shut_down(self) -> None:

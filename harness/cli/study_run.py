@@ -21,7 +21,7 @@ from harness.config.study import Study
 from harness.config.study_checks import check_device
 from harness.config.study_file import StudyFile, load_study
 from harness.errors import NotFound, StudyError, UserError
-from harness.executors import make_executor
+from harness.executors import WITH_RAY, check_tune_config, make_executor
 from harness.executors.base import Executor, ExecutorFactory, WorkerRequest
 from harness.executors.interrupt import Interrupt, InterruptibleExecutor
 from harness.report.event_log import LOGGER, EventFormatter, LoggingView
@@ -50,6 +50,8 @@ class RunOptions:
     """Number of workers; None for as many as fit."""
     ray_address: str | None = None
     """A Ray cluster; see `WorkerRequest.address`."""
+    tune_config: str | None = None
+    """Of the executor `tune`; see `WorkerRequest.tune_config`."""
     reuse: ReuseMode = "any"
     is_fresh: bool = False
     """Whether the study's trials are deleted first, and its runs that no other study uses."""
@@ -63,7 +65,12 @@ class RunOptions:
         """Start the workers for at most this number of runs. Raises `ExecutorError`."""
         grant = study.resources
         request = WorkerRequest(
-            cpus=grant.cpus, gpus=grant.gpus, workers=self.workers, runs=runs, address=self.ray_address
+            cpus=grant.cpus,
+            gpus=grant.gpus,
+            workers=self.workers,
+            runs=runs,
+            address=self.ray_address,
+            tune_config=self.tune_config,
         )
         return make_executor(self.executor, request) if isinstance(self.executor, str) else self.executor(request)
 
@@ -78,9 +85,10 @@ class RunOptions:
         if self.executor == "inline":
             return "in this process"
         number = plural(self.workers, "worker") if self.workers else "workers"
-        if self.executor != "ray":
+        if self.executor not in WITH_RAY:
             return number
-        return f"{number} with Ray, {f'on {self.ray_address}' if self.ray_address else 'on this machine'}"
+        by = "Ray" if self.executor == "ray" else "Ray Tune"
+        return f"{number} with {by}, {f'on {self.ray_address}' if self.ray_address else 'on this machine'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,7 @@ def run_study(
     executor: str | ExecutorFactory = "ray",
     workers: int | None = None,
     ray_address: str | None = None,
+    tune_config: str | None = None,
     results: str | Path = DEFAULT_RESULTS,
     storage: str | None = None,
     reuse: ReuseMode = "any",
@@ -128,6 +137,7 @@ def run_study(
         executor=executor,
         workers=workers,
         ray_address=ray_address,
+        tune_config=tune_config,
         reuse=reuse,
         is_fresh=fresh,
     )
@@ -145,15 +155,17 @@ def check_study(file: StudyFile, options: RunOptions) -> CheckedStudy:
     """Make all checks of a study, which write nothing. Raises `UserError`s."""
     _check_options(options)
     study, workspace = file.study, options.workspace
-    if isinstance(options.executor, str) and options.executor != "ray":  # starts nothing
+    if isinstance(options.executor, str) and options.executor not in WITH_RAY:  # starts nothing
         options.start_workers(study)
-    elif options.executor == "ray" and not options.is_cluster and study.resources.cpus > available_cpus():
+    elif options.executor in WITH_RAY and not options.is_cluster and study.resources.cpus > available_cpus():
         raise StudyError(
             f"`resources.cpus` must be at most the processors that this process may use ({available_cpus()})",
             value=study.resources.cpus,
             place=file.place(("resources", "cpus")),
             remedy="Lower it, or train on a cluster with `--ray-address`.",
         )
+    if isinstance(options.executor, str) and options.tune_config is not None:
+        check_tune_config(options.executor, options.tune_config)
     space = open_space(file, workspace.data_cache)
     if study.resources.gpus == 0 or not options.is_cluster:
         device = "cuda" if study.resources.gpus and has_gpu() else "cpu"

@@ -12,6 +12,9 @@ from typing import Protocol, TypeAlias
 from harness.errors import cause_of
 from harness.training.run import Ended, Job, Record, RunState, state_after
 
+STOP_GRACE_S = 60.0
+"""Time after a run's limit at which its worker is killed: the run ends by itself unless it hangs."""
+
 
 class Executor(Protocol):
     """Protocol of an executor, which trains runs. Only one thread of the driver process calls it."""
@@ -46,6 +49,8 @@ class WorkerRequest:
     """Maximum number of runs, if known: more workers than that would be idle."""
     address: str | None = None
     """A Ray cluster, as `host:port`, or `auto` for the one on this machine; None for workers on this machine only."""
+    tune_config: str | None = None
+    """A `ray.tune.RunConfig`, as `FILE.py:NAME` or `package.module:NAME`; for the executor `tune` alone."""
 
 
 ExecutorFactory: TypeAlias = Callable[[WorkerRequest], Executor]

@@ -5,7 +5,6 @@
 
 import contextlib
 import os
-import re
 import signal
 import time
 from collections import Counter, deque
@@ -15,16 +14,14 @@ from typing import Any
 from harness import __version__
 from harness.errors import ExecutorError, WorkerLost, one_line
 from harness.executors import ray_cluster
-from harness.executors.base import AcceptedJob, WorkerRequest
-from harness.executors.ray_worker import RayWorker, WorkerInfo
+from harness.executors.base import STOP_GRACE_S, AcceptedJob, WorkerRequest
+from harness.executors.ray_worker import RayWorker, WorkerInfo, cause_of_death
 from harness.training.run import Ended, Job, Record, RunState
 
 RECEIVE_S = 30.0
 """Maximum time to read a record that is ready."""
 CONTROL = "control"
 """Concurrency group of an actor: its thread serves `stop` and `report` while the main one trains."""
-STOP_GRACE_S = 60.0
-"""Time after a run's limit at which its worker is killed: the run ends by itself unless it hangs."""
 RECEIVE_TIMEOUT_S = 1.0
 """Maximum time to wait for a record before time limits are checked."""
 REPORT_TIMEOUT_S = 50.0
@@ -95,7 +92,7 @@ class WorkerHandle:
         except RayTaskError as error:
             record = self._failed(error.cause)
         except RayError as error:
-            raise WorkerLost(_cause_of_death(error)) from error
+            raise WorkerLost(cause_of_death(error)) from error
         self.has_yielded = True
         if isinstance(record, Ended):
             self.task = self._awaited = None
@@ -149,12 +146,6 @@ class WorkerHandle:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _cause_of_death(error: Exception) -> str:
-    """Why an actor died: the relevant part of Ray's long message."""
-    match = re.search(r"The actor is dead because (.*?)\.(?:\s|$)", str(error), re.DOTALL)
-    return f"the worker is gone: {match.group(1) if match else str(error).strip().splitlines()[-1]}"
 
 
 class RayExecutor:

@@ -2,12 +2,14 @@
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import __version__
 from harness.executors.base import run_job_logged
 from harness.system.device_slot import computing
 from harness.training.run import Ended, Job, Record
@@ -27,6 +29,18 @@ class WorkerInfo:
     pid: int
 
 
+def load_training(cpus: int) -> None:
+    """Load all that a run needs into this process. Thread pools get at most `cpus` threads."""
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(cpus)
+    with computing():  # loading takes seconds of a processor
+        import torch
+
+        import harness.executors.run_job  # noqa: F401
+
+    torch.set_num_interop_threads(1)
+
+
 class RayWorker:
     """Ray actor. `train` runs in one thread; `stop` and `report` run in another at the same time."""
 
@@ -34,28 +48,22 @@ class RayWorker:
         self._stopping: set[int] = set()
 
     def greet(self, cpus: int) -> WorkerInfo:
-        """Load all that a run needs, once for all runs. Thread pools get at most `cpus` threads."""
-        for name in THREAD_VARIABLES:
-            os.environ[name] = str(cpus)
-        with computing():  # loading takes seconds of a processor
-            import ray
-            import torch
+        """Load all that a run needs, once for all runs; see `load_training`."""
+        import ray
 
-            import harness.executors.run_job
-
-        torch.set_num_interop_threads(1)
-        return WorkerInfo(harness.__version__, ray.get_runtime_context().get_node_id(), os.getpid())
+        load_training(cpus)
+        return WorkerInfo(__version__, ray.get_runtime_context().get_node_id(), os.getpid())
 
     def report(self) -> None:
         """Return at once: the call itself shows that the process runs."""
 
     def train(self, job: Job, ticket: int) -> Iterator[Record]:
         """Yield the records of a job as they come; its output goes to its log. Frees its memory before the last one."""
-        with _output_to(job.log):
+        with output_to(job.log):
             for record in run_job_logged(job, lambda: ticket in self._stopping):
                 if not isinstance(record, Ended):
                     yield record
-        _free_memory()
+        free_memory()
         yield record
 
     def stop(self, ticket: int) -> None:
@@ -63,8 +71,14 @@ class RayWorker:
         self._stopping.add(ticket)
 
 
+def cause_of_death(error: Exception) -> str:
+    """Why an actor died: the relevant part of Ray's long message."""
+    match = re.search(r"The actor is dead because (.*?)\.(?:\s|$)", str(error), re.DOTALL)
+    return f"the worker is gone: {match.group(1) if match else str(error).strip().splitlines()[-1]}"
+
+
 @contextmanager
-def _output_to(path: Path) -> Iterator[None]:
+def output_to(path: Path) -> Iterator[None]:
     """Redirect all output of this process, also of native code and of a crash, to a file; keep no empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     originals = [os.dup(number) for number in STDOUT_AND_STDERR]
@@ -83,7 +97,7 @@ def _output_to(path: Path) -> Iterator[None]:
             path.unlink()
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """Free GPU memory: an idle worker must not occupy a GPU that it shares."""
     import torch
 

@@ -1,4 +1,4 @@
-"""The contract of every executor; and that Ray's executor survives what happens to its workers."""
+"""The contract of every executor; and that those with workers survive what happens to these."""
 
 import os
 import signal
@@ -18,25 +18,22 @@ from harness.executors.base import Executor, WorkerRequest
 from harness.executors.ray_cluster import allocate
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
-WORKERS = {"ray": 2}
+WORKERS = {"ray": 2, "tune": 2}
+BOTH = pytest.mark.parametrize("executor", WORKERS, indirect=True)
+RAY = pytest.mark.parametrize("executor", ["ray"], indirect=True)
 
 
-@pytest.fixture(scope="module")
-def executors() -> Iterator[dict[str, Executor]]:
-    started = {name: make_executor(name, WorkerRequest(workers=WORKERS.get(name, 1))) for name in EXECUTORS}
-    yield started
-    for executor in started.values():
-        executor.shutdown()
-
-
-@pytest.fixture(params=EXECUTORS)
-def executor(request: pytest.FixtureRequest, executors: dict[str, Executor]) -> Executor:
-    return executors[request.param]
+@pytest.fixture(scope="module", params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """One at a time, since a process can use one Ray cluster."""
+    executor = make_executor(request.param, WorkerRequest(workers=WORKERS.get(request.param, 1)))
+    yield executor
+    executor.shutdown()
 
 
 @pytest.fixture
-def ray(executors: dict[str, Executor]) -> Executor:
-    return executors["ray"]
+def inline() -> Executor:
+    return make_executor("inline", WorkerRequest())
 
 
 def curve(records: list[Record]) -> list[tuple[float, ...]]:
@@ -60,10 +57,11 @@ def test_a_run_yields_its_start_then_its_epochs_then_its_measures_then_its_end(
     assert (end_of(records).state, end_of(records).cause) == (RunState.COMPLETE, None)
 
 
-def test_a_run_gives_the_same_numbers_on_every_executor(executors: dict[str, Executor], tmp_path: Path) -> None:
-    first, *others = [curve(train(executor, tiny_job(tmp_path / name, seed=3))) for name, executor in executors.items()]
-    assert len(first) == 3 and len(others) == len(EXECUTORS) - 1
-    assert all(other == first for other in others)
+def test_a_run_gives_the_same_numbers_on_every_executor(executor: Executor, inline: Executor, tmp_path: Path) -> None:
+    ours, inlines = [
+        curve(train(each, tiny_job(tmp_path / name, seed=3))) for name, each in (("a", executor), ("b", inline))
+    ]
+    assert len(ours) == 3 and ours == inlines
 
 
 @pytest.mark.long
@@ -172,7 +170,7 @@ def test_an_idle_executor_waits_until_the_timeout(executor: Executor) -> None:
 
 
 def test_an_unknown_executor_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ExecutorError, match=r"but got 'rya'\. Executors: ray, inline\."):
+    with pytest.raises(ExecutorError, match=r"but got 'rya'\. Executors: ray, tune, inline\."):
         make_executor("rya", WorkerRequest())
 
 
@@ -183,12 +181,12 @@ def test_inline_refuses_what_it_cannot_give(request_: WorkerRequest) -> None:
 
 
 def test_inline_is_interrupted_within_a_step_and_resumed_later(
-    executors: dict[str, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inline: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    inline, job = executors["inline"], tiny_job(tmp_path)
+    job = tiny_job(tmp_path)
     inline.submit(job)
     until(inline, Epoch, job)
     with monkeypatch.context() as patched:
@@ -199,47 +197,50 @@ def test_inline_is_interrupted_within_a_step_and_resumed_later(
     assert start_of(train(inline, job)).first_epoch == 2
 
 
-# Ray alone
+# Executors with workers
 
 
-def test_two_workers_train_at_the_same_time(ray: Executor, tmp_path: Path) -> None:
+@BOTH
+def test_two_workers_train_at_the_same_time(executor: Executor, tmp_path: Path) -> None:
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
     for job in jobs:
-        ray.submit(job)
-    records_by_run = until(ray, Epoch, *jobs)
+        executor.submit(job)
+    records_by_run = until(executor, Epoch, *jobs)
     assert len({start_of(records).pid for records in records_by_run.values()} | {os.getpid()}) == 3
-    _stop(ray, *jobs)
+    _stop(executor, *jobs)
 
 
+@BOTH
 @pytest.mark.long
 def test_a_run_whose_worker_is_killed_is_lost_and_the_others_continue(
-    ray: Executor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    executor: Executor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
     for job in jobs:
-        ray.submit(job)
-    records_by_run = until(ray, Epoch, *jobs)
+        executor.submit(job)
+    records_by_run = until(executor, Epoch, *jobs)
     os.kill(start_of(records_by_run[jobs[0].run.id]).pid, signal.SIGKILL)
-    lost = end_of(until(ray, Ended, jobs[0])[jobs[0].run.id])
+    lost = end_of(until(executor, Ended, jobs[0])[jobs[0].run.id])
     assert lost.state == RunState.LOST and lost.wall_s > 0
     assert lost.cause == "the worker is gone: its worker process has died"
-    assert start_of(train(ray, tiny_job(tmp_path, seed=2))).pid not in [
+    assert start_of(train(executor, tiny_job(tmp_path, seed=2))).pid not in [
         start_of(r).pid for r in records_by_run.values()
     ]
-    _stop(ray, *jobs[1:])
+    _stop(executor, *jobs[1:])
     assert capfd.readouterr() == ("", "")
 
 
+@RAY
 @pytest.mark.long
-def test_a_run_given_to_a_worker_that_is_already_dead_is_given_to_another(ray: Executor, tmp_path: Path) -> None:
+def test_a_run_given_to_a_worker_that_is_already_dead_is_given_to_another(executor: Executor, tmp_path: Path) -> None:
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
     for job in jobs:
-        ray.submit(job)
-    pids = {start_of(records).pid for records in until(ray, Started, *jobs).values()}
-    _stop(ray, *jobs)
+        executor.submit(job)
+    pids = {start_of(records).pid for records in until(executor, Started, *jobs).values()}
+    _stop(executor, *jobs)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    assert end_of(train(ray, tiny_job(tmp_path, seed=2))).state == RunState.COMPLETE
+    assert end_of(train(executor, tiny_job(tmp_path, seed=2))).state == RunState.COMPLETE
 
 
 class Deadly(type(Path())):  # type: ignore[misc]
@@ -249,43 +250,48 @@ class Deadly(type(Path())):  # type: ignore[misc]
         return os._exit, (7,)
 
 
+@RAY
 @pytest.mark.long
-def test_a_run_that_no_worker_survives_is_lost_before_it_begins(ray: Executor, tmp_path: Path) -> None:
+def test_a_run_that_no_worker_survives_is_lost_before_it_begins(executor: Executor, tmp_path: Path) -> None:
     job = replace(tiny_job(tmp_path), folder=Deadly(tmp_path))
-    (lost,) = train(ray, job)
+    (lost,) = train(executor, job)
     assert isinstance(lost, Ended) and lost.state == RunState.LOST
     assert lost.cause is not None and lost.cause.startswith("the worker is gone: ")
-    assert end_of(train(ray, tiny_job(tmp_path, seed=1))).state == RunState.COMPLETE
+    assert end_of(train(executor, tiny_job(tmp_path, seed=1))).state == RunState.COMPLETE
 
 
+@BOTH
 @pytest.mark.long
 def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
-    ray: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.executors.ray_executor.STOP_GRACE_S", 1.0)
+    for module in ("ray_executor", "tune_executor"):
+        monkeypatch.setattr(f"harness.executors.{module}.STOP_GRACE_S", 1.0)
     job = tiny_job(tmp_path, epochs=FOREVER, minutes=0.05)
-    ray.submit(job)
-    pid = start_of(until(ray, Started, job)[job.run.id]).pid
+    executor.submit(job)
+    pid = start_of(until(executor, Started, job)[job.run.id]).pid
     os.kill(pid, signal.SIGSTOP)
-    ended = end_of(until(ray, Ended, job)[job.run.id])
+    ended = end_of(until(executor, Ended, job)[job.run.id])
     assert ended.state == RunState.TIMED_OUT
     assert ended.cause == "the run did not end at its limit of 0.05 minutes"
-    assert end_of(train(ray, tiny_job(tmp_path))).state == RunState.COMPLETE
+    assert end_of(train(executor, tiny_job(tmp_path))).state == RunState.COMPLETE
     deadline = time.monotonic() + 30
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_more_workers_than_fit_are_refused_with_both_numbers(ray: Executor) -> None:
-    assert ray.slots == 2
+@BOTH
+def test_more_workers_than_fit_are_refused_with_both_numbers(executor: Executor) -> None:
+    assert executor.slots == 2
     with pytest.raises(ExecutorError, match=r"at most \d+ workers? with 1 processor each can run, but got 4096"):
         allocate(WorkerRequest(workers=4096))
     with pytest.raises(ExecutorError, match=r"must fit on one machine, .* but got '4096 processors' \(resources\)"):
         allocate(WorkerRequest(cpus=4096))
 
 
-@pytest.mark.usefixtures("ray")
+@RAY
+@pytest.mark.usefixtures("executor")
 def test_no_more_workers_are_allocated_than_there_are_runs() -> None:
     assert allocate(WorkerRequest(runs=1)) == (1, 0.0)
     assert allocate(WorkerRequest(workers=2, runs=1)) == (1, 0.0)
@@ -295,11 +301,11 @@ def test_no_more_workers_are_allocated_than_there_are_runs() -> None:
 def test_all_output_of_a_worker_goes_to_a_file_which_is_kept_if_there_is_any(tmp_path: Path) -> None:
     code = """
 import os, pathlib
-from harness.executors.ray_worker import _output_to
-with _output_to(pathlib.Path("logs/a.log")):
+from harness.executors.ray_worker import output_to
+with output_to(pathlib.Path("logs/a.log")):
     print("from Python", flush=True)
     os.system("echo from elsewhere; echo and its errors >&2")
-with _output_to(pathlib.Path("logs/b.log")):
+with output_to(pathlib.Path("logs/b.log")):
     pass
 print("back again")
 """

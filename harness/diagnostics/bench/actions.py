@@ -40,6 +40,7 @@ from harness.diagnostics.bench.certainty import (
 from harness.diagnostics.bench.driver import driver_cost, first_step, help_time
 from harness.diagnostics.bench.machine import condition_lines, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.proxies import peak_memory, proxies, training_step
+from harness.diagnostics.bench.trials import trial_overhead
 from harness.report.console import make_console
 from harness.report.tables import ResultTable, markdown_rows
 from harness.search.calibration import CalibrationResult
@@ -59,6 +60,7 @@ SECTIONS: dict[str, Callable[[BenchSize], Iterator[BenchResult]]] = {
     "step": training_step,
     "proxies": proxies,
     "memory": peak_memory,
+    "trials": trial_overhead,
 }
 """The sections of the bench, in the order in which they are measured."""
 BENCH_RESULTS = ROOT / "results" / "bench"

@@ -93,11 +93,13 @@ class BenchSize:
     window: int = 50
     """Number of trials around each of these lengths."""
     rounds: int = 5
-    """Rounds of proxies; a round trains once in every way."""
+    """Rounds of proxies and of trials; a round trains once in every way."""
+    overhead_trials: int = 40
+    """Trials of a study, and of Ray Tune, whose overhead is measured."""
 
 
 FULL_SIZE = BenchSize()
-QUICK_SIZE = BenchSize(helps=3, starts=1, trials=(100, 300), rounds=1)
+QUICK_SIZE = BenchSize(helps=3, starts=1, trials=(100, 300), rounds=1, overhead_trials=10)
 
 
 def grouped(results: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
