@@ -99,7 +99,7 @@ def assert_same(folder: Path, search: dict[str, Any], workers: tuple[int, ...] =
                 {"pruner": "median", "sampler": "random", "trials": 25},
                 {"sampler": "nsga2", "pruner": "successive_halving", "trials": 60},
                 {"sampler": "qmc", "trials": 20},
-                {"sampler": "cmaes", "trials": 25},
+                {"sampler": "cmaes", "trials": 30},
                 {"sampler": "gp", "trials": 18},
             )
         ),

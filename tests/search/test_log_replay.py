@@ -1,12 +1,14 @@
 """A search that depended on the order of its results is repeated from its log, proposal by proposal."""
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +49,15 @@ def recorded(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "search"))
 
 
-def complete_runs(database: Path) -> int:
+def worker_processes(database: Path, state: str) -> list[int]:
+    """The processes of the runs in this state."""
     if not database.exists():
-        return 0
+        return []
     with closing(sqlite3.connect(database, timeout=10)) as opened:
         try:
-            return int(opened.execute("select count(*) from runs where state = 'complete'").fetchone()[0])
+            return [pid for (pid,) in opened.execute("select pid from runs where state = ?", (state,))]
         except sqlite3.OperationalError:
-            return 0
+            return []
 
 
 def change(folder: Path, statement: str) -> None:
@@ -154,10 +157,13 @@ def test_a_search_that_was_killed_is_repeated(tmp_path: Path) -> None:
     )
     database = tmp_path / "results" / "studies.db"
     deadline = time.monotonic() + 120
-    while complete_runs(database) < 2:
+    while len(worker_processes(database, "complete")) < 2 or len(worker_processes(database, "running")) < 2:
         assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.3)  # the driver waits for records
+        time.sleep(0.02)
+    for pid in {*worker_processes(database, "complete"), *worker_processes(database, "running")}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    time.sleep(2)  # all records are handled, and the driver waits for further ones
     process.kill()
     process.wait()
     assert harness("run", "study.yaml", "--workers", "2", cwd=tmp_path, **RAY).returncode == 0
