@@ -127,7 +127,10 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
 def add_workers_option(parser: "argparse._ActionsContainer") -> None:
     """Add the option `--workers` of a command that trains runs."""
     parser.add_argument(
-        "--workers", type=positive, metavar="N", help="number of workers (default: as many as fit on the machine)"
+        "--workers",
+        type=positive_or_auto,
+        metavar="N",
+        help="number of workers; auto, the default, is as many as fit, also on nodes that join a cluster later",
     )
 
 
@@ -166,6 +169,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def positive(text: str) -> int:
     """An integer of at least 1."""
     return _at_least(1, text)
+
+
+def positive_or_auto(text: str) -> int | None:
+    """An integer of at least 1, or None for `auto`."""
+    return None if text == "auto" else positive(text)
 
 
 def natural(text: str) -> int:

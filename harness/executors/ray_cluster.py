@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,8 @@ class ClusterMonitor:
     def __init__(self) -> None:
         self._is_ended = threading.Event()
         self._answered = time.monotonic()
-        self._nodes_alive = 1
+        self._nodes: list[dict[str, float]] | None = None
+        """The resources of each living node, at the last answer."""
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
@@ -150,10 +151,14 @@ class ClusterMonitor:
         dead = [kind for kind, process in _own_processes() if process.poll() is not None]
         if dead:
             return f"its process {dead[0]} has ended"
-        if self._nodes_alive == 0:
+        if self._nodes is not None and not self._nodes:
             return "none of its nodes is alive"
         silence_s = time.monotonic() - self._answered
         return f"it has not answered for {silence_s:.0f} s" if silence_s > SILENCE_TIMEOUT_S else None
+
+    def capacity(self, cpus: int, gpus: float) -> int | None:
+        """The number of workers that fit on the living nodes; None before the first answer."""
+        return None if self._nodes is None else capacity_of(self._nodes, cpus, gpus)
 
     def end(self) -> None:
         """Stop the queries; waits up to `END_TIMEOUT_S` for the current one."""
@@ -162,14 +167,11 @@ class ClusterMonitor:
 
     def _ask(self) -> None:
         """Query the nodes, in a separate thread, because the query itself may hang."""
-        import ray
-
         while not self._is_ended.wait(PING_EVERY_S):
             try:
-                nodes = ray.nodes()  # type: ignore[no-untyped-call]
+                self._nodes = living_nodes()
             except Exception:  # any error of a lost connection; `fault` then reports that there was no response
                 continue
-            self._nodes_alive = sum(bool(node["Alive"]) for node in nodes)
             self._answered = time.monotonic()
 
 
@@ -178,11 +180,9 @@ def allocate(request: WorkerRequest) -> tuple[int, float]:
 
     Raises `ExecutorError` if not a single worker fits on the cluster, or fewer than were requested.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = living_nodes()
     gpus = request.gpus if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
-    capacity = sum(_workers_on(node, request.cpus, gpus) for node in nodes)
+    capacity = capacity_of(nodes, request.cpus, gpus)
     resources = f"{request.cpus} processor{'s' if request.cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
     if capacity == 0:
         largest = max(nodes, key=lambda node: (node.get("GPU", 0) if gpus else 0, node.get("CPU", 0)))
@@ -197,7 +197,24 @@ def allocate(request: WorkerRequest) -> tuple[int, float]:
             place="--workers",
             remedy=f"Request at most {capacity}, or lower `resources.cpus` or `resources.gpus`.",
         )
-    return max(1, min(request.workers or capacity, capacity if request.runs is None else request.runs)), gpus
+    return slots_for(request, capacity), gpus
+
+
+def slots_for(request: WorkerRequest, capacity: int) -> int:
+    """The number of workers to have where this number fits."""
+    return max(1, min(request.workers or capacity, capacity if request.runs is None else request.runs))
+
+
+def living_nodes() -> list[dict[str, float]]:
+    """The resources of each living node of the cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def capacity_of(nodes: Iterable[dict[str, float]], cpus: int, gpus: float) -> int:
+    """The number of workers with these resources that fit on the nodes."""
+    return sum(_workers_on(node, cpus, gpus) for node in nodes)
 
 
 def _workers_on(node: dict[str, float], cpus: int, gpus: float) -> int:

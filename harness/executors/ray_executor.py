@@ -62,6 +62,11 @@ class WorkerHandle:
         return self._awaited
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the actor has started."""
+        return self._greeting is not None
+
+    @property
     def is_free(self) -> bool:
         """Whether a job can be submitted."""
         return self._awaited is None
@@ -149,13 +154,18 @@ def _kill(pid: int) -> None:
 
 
 class RayExecutor:
-    """Trains as many runs at a time as there are workers. A worker that dies is replaced, and its run ends LOST."""
+    """Trains as many runs at a time as there are workers. A worker that dies is replaced, and its run ends LOST.
+
+    On a cluster that was joined, and without a number of workers, there are as many as fit at any time: nodes may join
+    and leave.
+    """
 
     def __init__(self, request: WorkerRequest) -> None:
         if request.address is None:
             ray_cluster.start_cluster()
         else:
             ray_cluster.connect(request.address)
+        self._request = request
         self._is_own = request.address is None
         self._watch = ray_cluster.ClusterMonitor()
         self._restarts = 0
@@ -187,6 +197,7 @@ class RayExecutor:
             left_s = deadline - time.monotonic()
             self._receive(0.0 if self._records else min(max(left_s, 0.0), RECEIVE_TIMEOUT_S))
             self._check_cluster()
+            self._follow_cluster()
             self._end_overdue()
             self._assign()
             if self._records or left_s <= 0:
@@ -266,6 +277,21 @@ class RayExecutor:
         elif is_silent:
             remedy = f"Free memory and processors of this machine, or train with `--executor inline`. {remedy}"
         raise ExecutorError("a Ray cluster must work for as long as a study is trained", place=fault, remedy=remedy)
+
+    def _follow_cluster(self) -> None:
+        """Start workers for nodes that have joined, and give up those that wait for a node that has left."""
+        is_fixed = self._is_own or self._request.workers is not None
+        capacity = None if is_fixed else self._watch.capacity(self._cpus, self._gpus)
+        if not capacity:  # unknown, or no node is left, which `_check_cluster` handles
+            return
+        wanted = ray_cluster.slots_for(self._request, capacity)
+        for _ in range(len(self._workers), wanted):
+            self._workers.append(WorkerHandle(self._actors, self._cpus))
+        surplus = max(0, len(self._workers) - wanted)
+        for worker in [worker for worker in self._workers if not worker.is_ready][:surplus]:
+            worker.end()
+            self._workers.remove(worker)
+        self.slots = len(self._workers)
 
     def _restart(self, cause: str) -> None:
         """Restart the cluster and its workers. Runs that had begun are lost; the others stay first in the queue."""

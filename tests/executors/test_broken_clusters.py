@@ -110,7 +110,7 @@ def test_a_cluster_that_was_joined_is_not_restarted(
 def test_the_monitor_reports_silence_and_dead_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    answers: list[Any] = [[{"Alive": False}, {"Alive": True}], [{"Alive": False}]]
+    answers: list[Any] = [[{"Alive": False}, {"Alive": True, "Resources": {"CPU": 1.0}}], [{"Alive": False}]]
 
     def nodes() -> Any:
         if not answers:
@@ -126,7 +126,8 @@ def test_the_monitor_reports_silence_and_dead_nodes(monkeypatch: pytest.MonkeyPa
         time.sleep(0.01)
     time.sleep(0.05)
     assert watch.fault() == "none of its nodes is alive"
-    watch._nodes_alive = 1
+    watch._nodes = [{"CPU": 1.0}]
+    assert (watch.capacity(1, 0.0), watch.capacity(2, 0.0)) == (1, 0)
     monkeypatch.setattr(ray_cluster, "SILENCE_TIMEOUT_S", 0.02)
     time.sleep(0.05)
     assert "it has not answered for" in str(watch.fault())

@@ -88,20 +88,23 @@ def test_a_machine_on_which_ray_does_not_start_is_an_error(tmp_path: Path, monke
 
 
 @pytest.mark.alone  # on a busy machine, Ray takes a node that does not answer in time for dead
-def test_a_node_that_dies_loses_its_run_and_the_others_continue(
+def test_a_node_that_joins_is_used_and_one_that_dies_loses_its_run_while_the_others_continue(
     cluster: Any, start_executor: StartExecutor, tmp_path: Path
 ) -> None:
     import ray
 
-    third = cluster.add_node(num_cpus=1)
     executor = start_executor(WorkerRequest(address=cluster.address))
-    assert executor.slots == 3
-    driver_node = ray.get_runtime_context().get_node_id()
-    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != driver_node)
+    assert executor.slots == 2
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(3)]
     for job in jobs:
         executor.submit(job)
-    until(executor, Epoch, *jobs)
+    until(executor, Epoch, *jobs[:2])
+    third = cluster.add_node(num_cpus=1)
+    start = time.monotonic()
+    until(executor, Epoch, jobs[2])
+    assert executor.slots == 3 and time.monotonic() - start < 60
+    driver_node = ray.get_runtime_context().get_node_id()
+    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != driver_node)
     cluster.remove_node(doomed, allow_graceful=False)
     lost: list[str] = []
     deadline = time.monotonic() + ENOUGH_S
@@ -118,6 +121,8 @@ def test_a_node_that_dies_loses_its_run_and_the_others_continue(
     while sum(node["Alive"] for node in ray.nodes()) > 2:  # type: ignore[no-untyped-call]
         assert time.monotonic() < deadline, "the cluster must notice that a node is gone"
         time.sleep(0.2)
+    while executor.slots > 2:
+        assert time.monotonic() < deadline + ENOUGH_S and executor.poll(0.2) == []
 
 
 @pytest.mark.long
