@@ -8,7 +8,7 @@ STUDY ?= search_spaces/kernel_size.yaml
 # torch, Ray and this package takes twice as long then.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test check format bench setup lock clean
+.PHONY: study test check format bench torture setup lock clean
 
 study: setup
 	$(BIN)/python run_study.py $(STUDY)
@@ -39,6 +39,10 @@ bench: setup
 	$(BIN)/python -m harness.cli bench
 	$(BIN)/python -m harness.cli bench dwconv
 	$(BIN)/python -m harness.cli bench network replknet_31b --resolution 224 384
+
+# Hours: drivers, workers and clusters are killed at random moments, 30 times each.
+torture: setup
+	$(BIN)/python -m harness.cli bench torture
 
 setup: .venv/.ready
 

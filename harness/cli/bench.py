@@ -10,6 +10,7 @@ from harness.cli.arguments import (
     add_command,
     add_network_options,
     add_workers_option,
+    natural,
     network_query,
     odd,
     positive,
@@ -42,6 +43,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     _add_bench_dwconv(subjects)
     _add_bench_network(subjects)
     _add_bench_search(subjects)
+    _add_bench_torture(subjects)
     return parser
 
 
@@ -51,7 +53,7 @@ def run(args: Namespace) -> int:
         _bench(args)
     else:
         subjects = {"certainty": _bench_certainty, "dwconv": _bench_dwconv, "network": _bench_network}
-        {**subjects, "search": _bench_search}[args.subject](args)
+        {**subjects, "search": _bench_search, "torture": _bench_torture}[args.subject](args)
     return 0
 
 
@@ -128,6 +130,15 @@ def _add_bench_search(subjects: Subparsers) -> None:
     _add_bench_output(subjects.add_parser("search", help=about, description=f"Measure {about}."))
 
 
+def _add_bench_torture(subjects: Subparsers) -> None:
+    about = "what is lost when drivers, workers and clusters are killed while a study runs"
+    torture = subjects.add_parser("torture", help=about, description=f"Measure {about}. Takes hours unless `--quick`.")
+    _add_bench_output(torture)
+    torture.add_argument("--only", action="append", metavar="FAULT", help="only this fault (may be repeated)")
+    torture.add_argument("--times", type=positive, metavar="N", help="injections of each fault (default: 30)")
+    torture.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the moments (default: 0)")
+
+
 def _add_bench_device(bench: ArgumentParser) -> None:
     bench.add_argument("--device", choices=("cpu", "cuda"), help="device (default: the GPU if there is one)")
     bench.add_argument(
@@ -165,6 +176,12 @@ def _bench_search(args: Namespace) -> None:
     from harness.diagnostics.bench.actions import bench_search
 
     bench_search(args.output, is_quick=args.quick)
+
+
+def _bench_torture(args: Namespace) -> None:
+    from harness.diagnostics.bench.actions import bench_torture
+
+    bench_torture(args.only or (), args.times, args.seed, args.output, is_quick=args.quick)
 
 
 def _bench_dwconv(args: Namespace) -> None:

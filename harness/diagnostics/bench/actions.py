@@ -41,6 +41,7 @@ from harness.diagnostics.bench.driver import driver_cost, first_step, help_time
 from harness.diagnostics.bench.machine import condition_lines, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.proxies import peak_memory, proxies, training_step
 from harness.diagnostics.bench.trials import trial_overhead
+from harness.errors import HarnessError
 from harness.report.console import make_console
 from harness.report.tables import ResultTable, markdown_rows
 from harness.search.calibration import CalibrationResult
@@ -228,6 +229,27 @@ def bench_search(output: Path | None, *, is_quick: bool) -> None:
         text = markdown(f"Searches of {SEARCH_TABLE.name}", conditions, [*simulated, targets], note)
         path.write_text(text, encoding="utf-8")
         print(f"written: {path}")
+
+
+def bench_torture(only: Sequence[str], times: int | None, seed: int, output: Path | None, *, is_quick: bool) -> None:
+    """Inject faults into studies, print what was lost, and write it unless the run is quick.
+
+    Raises `HarnessError` if a study has lost anything.
+    """
+    from harness.diagnostics.torture import TORTURE_HEADINGS, TORTURE_NOTE, chosen_faults, torture, torture_cells
+
+    faults, repeats = chosen_faults(only), times or (1 if is_quick else 30)
+    conditions, results = _measure(lambda log: torture(faults, repeats, seed, log), is_quick=is_quick)
+    table = ResultTable("Faults", TORTURE_HEADINGS, list(map(torture_cells, results)))
+    _print([table_text(table)], TORTURE_NOTE)
+    folder = output or (None if is_quick or only else BENCH_RESULTS)
+    if folder is not None:
+        path = _named(folder, "torture.md")
+        path.write_text(markdown("Nothing lost", conditions, [table], TORTURE_NOTE), encoding="utf-8")
+        print(f"written: {path}")
+    lost = [f"{result.fault.name}, {result.fault.executor}" for result in results if not result.is_well]
+    if lost:
+        raise HarnessError(f"a study must lose nothing, but did: {'; '.join(lost)}")
 
 
 def _measure(
