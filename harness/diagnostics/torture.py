@@ -49,8 +49,6 @@ MARK = "HARNESS_TORTURE"
 """Environment variable by which all processes of a study are found, also after their parent has ended."""
 LIMIT_S = 300.0
 """Maximum time of one command."""
-ORPHANS_S = 60.0
-"""Maximum time for the processes that a dead driver leaves to end."""
 MOST_STARTS = 5
 """Maximum number of commands until the study must have ended."""
 EPOCH_LINE = re.compile(r"#\d+ (\S+ seed \d+: epoch \d+/\d+)")
@@ -143,16 +141,13 @@ class FaultResult:
     """Commands until the study had ended."""
     recovery_s: list[float] = field(default_factory=list)
     """Seconds from the fault, or from the start of the next command if it ended the study, to the next stored epoch."""
-    orphans_s: list[float] = field(default_factory=list)
-    """Seconds from the end of a driver until all processes that it had started were gone."""
-
     orphans: list[str] = field(default_factory=list)
-    """Command lines of processes that were still there after `ORPHANS_S`."""
+    """Command lines of processes of a dead driver that were still there when the next command had ended."""
 
     @property
     def is_well(self) -> bool:
         """Whether nothing was lost."""
-        return self.trained_again == 0 and self.wrong == 0
+        return self.trained_again == 0 and self.wrong == 0 and not self.orphans
 
 
 def chosen_faults(names: Sequence[str]) -> list[Fault]:
@@ -198,7 +193,7 @@ def _undisturbed(folder: Path, executor: str) -> tuple[dict[str, Any], float, fl
 def _disturb(result: FaultResult, folder: Path, moment_s: float, expected: dict[str, Any]) -> None:
     mark = uuid.uuid4().hex
     start = time.monotonic()
-    process = _start(folder, result.fault.executor, mark)
+    process = _start(folder, result.fault.executor, f"{mark}.0")
     with _opened(folder, process) as store:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, moment_s - (time.monotonic() - start)))
@@ -238,15 +233,11 @@ def _follow(
             break
         if starts == MOST_STARTS:
             raise HarnessError(f"{MOST_STARTS} commands have not ended the study: {_output(folder)[-500:]}")
-        end_s = time.monotonic()
-        while marked(mark) and time.monotonic() - end_s < ORPHANS_S:
-            time.sleep(0.05)
-        result.orphans_s.append(time.monotonic() - end_s)
-        result.orphans += [_command_line(pid) for pid in marked(mark)]
         fault_s, epochs = time.monotonic(), _epochs(store)
-        process = _start(folder, result.fault.executor, mark)
+        process = _start(folder, result.fault.executor, f"{mark}.{starts}")
         starts += 1
     result.starts.append(starts)
+    result.orphans += [_command_line(pid) for pid in marked(mark)]
 
 
 def _start(folder: Path, executor: str, mark: str) -> "subprocess.Popen[bytes]":
@@ -296,7 +287,7 @@ def _answer(store: Store) -> dict[str, Any]:
 
 
 def marked(mark: str) -> list[int]:
-    """The processes whose environment has this mark, without those that are dead and not yet waited for."""
+    """The processes whose environment has a mark that begins so, without those that are dead and not yet waited for."""
     pids = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
@@ -316,14 +307,15 @@ def _command_line(pid: int) -> str:
 
 
 TORTURE_HEADINGS = (
-    *("fault", "executor", "n", "lost", "trained again", "epochs again", "starts", "slowest recovery", "orphans gone"),
+    *("fault", "executor", "n", "lost", "trained again", "epochs again", "starts", "slowest recovery", "orphans"),
 )
 TORTURE_NOTE = (
     "n is how often the fault was injected, at random moments of a study of eight runs. Lost are studies whose answer "
     "is not that of the undisturbed one, bit by bit; trained again are runs that were complete before the fault: both "
     "must be 0. Epochs again are those that were reported twice, of the 32 of a study: mean and largest. Starts are "
     "the commands until the study had ended, 1 where it survived. Recovery is the time from the fault, or from the "
-    "start of the next command, to the next stored epoch; orphans are the processes that a dead driver leaves."
+    "start of the next command, to the next stored epoch; orphans are processes of a dead driver that outlive the "
+    "next command."
 )
 
 
@@ -339,5 +331,5 @@ def torture_cells(result: FaultResult) -> tuple[str, ...]:
         f"{sum(again) / len(again):.1f}, {max(again)}" if again else DASH,
         str(max(result.starts, default=0)),
         largest(result.recovery_s),
-        f"{largest(result.orphans_s)}{f', {len(result.orphans)} left' if result.orphans else ''}",
+        str(len(result.orphans)),
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import ExecutorError, one_line
 from harness.executors.base import WorkerRequest
+from harness.executors.orphans import end_orphans, marked_as_own
 from harness.system.machine import available_cpus
 
 AUTO = "auto"
@@ -60,8 +61,12 @@ print("\\nanswer:", json.dumps(answer))
 
 
 def start_cluster() -> None:
-    """Start a local cluster, which `disconnect` ends. Raises `ExecutorError` if Ray does not start."""
-    with _init_options() as ray, _without_services():
+    """Start a local cluster, which `disconnect` ends. Raises `ExecutorError` if Ray does not start.
+
+    What is left of a cluster whose driver was killed is ended first.
+    """
+    end_orphans()
+    with _init_options() as ray, _without_services(), marked_as_own():
         try:
             ray.init(
                 address="local",

@@ -34,7 +34,7 @@ def test_processes_are_found_by_their_mark_until_they_end() -> None:
 
 def test_a_row_shows_the_worst() -> None:
     result = FaultResult(FAULTS[0], injected=3, epochs_again=[0, 2, 1], starts=[1, 2, 1], recovery_s=[1.0, 4.25])
-    assert torture_cells(result) == ("Ctrl-C", "inline", "3", "0", "0", "1.0, 2", "2", "4.2 s", "-")
+    assert torture_cells(result) == ("Ctrl-C", "inline", "3", "0", "0", "1.0, 2", "2", "4.2 s", "0")
     assert result.is_well and not FaultResult(FAULTS[0], wrong=1).is_well
 
 
