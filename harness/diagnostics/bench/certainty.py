@@ -17,8 +17,8 @@ from harness.report.tables import ResultTable
 from harness.search.calibration import CalibrationResult
 
 FLAGSHIP = ROOT / "search_spaces" / "kernel_size.yaml"
-BEFORE: dict[str, Any] = {"batch_size": 32, "optimizer.lr": 0.3, "epochs": 4}
-"""What was different in its proxy until 2026-12-01."""
+BEFORE: dict[str, Any] = {"batch_size": 16, "optimizer.lr": 0.2, "epochs": 3}
+"""What was different in its proxy until 2026-11-30, and on 2026-12-01."""
 PAIRS, QUICK_PAIRS = 6, 2
 """Pairs of seeds of each recipe."""
 CERTAINTY_NOTE = (
