@@ -38,6 +38,7 @@ def test_processes_of_dead_drivers_are_killed_and_those_of_living_ones_are_not(p
     assert other_start.wait(10) == -9  # its driver's number is that of another process by now
     assert all(process.poll() is None for process in (ours, theirs, unmarked))
     driver.kill()
-    end_orphans()  # even while nobody has waited for the driver
+    os.waitid(os.P_PID, driver.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still listed
+    end_orphans()
     assert theirs.wait(10) == -9 and ours.poll() is None and unmarked.poll() is None
     assert VARIABLE not in os.environ
