@@ -147,7 +147,7 @@ class FaultResult:
     @property
     def is_well(self) -> bool:
         """Whether nothing was lost."""
-        return self.trained_again == 0 and self.wrong == 0 and not self.orphans
+        return self.trained_again == 0 and self.wrong == 0
 
 
 def chosen_faults(names: Sequence[str]) -> list[Fault]:
@@ -237,7 +237,8 @@ def _follow(
         process = _start(folder, result.fault.executor, f"{mark}.{starts}")
         starts += 1
     result.starts.append(starts)
-    result.orphans += [_command_line(pid) for pid in marked(mark)]
+    earlier = [pid for start in range(starts - 1) for pid in marked(f"{mark}.{start}")]
+    result.orphans += [_command_line(pid).strip() for pid in earlier]
 
 
 def _start(folder: Path, executor: str, mark: str) -> "subprocess.Popen[bytes]":

@@ -15,7 +15,6 @@ from typing import Any
 
 from harness.errors import ExecutorError, one_line
 from harness.executors.base import WorkerRequest
-from harness.executors.orphans import end_orphans, marked_as_own
 from harness.system.machine import available_cpus
 
 AUTO = "auto"
@@ -61,12 +60,8 @@ print("\\nanswer:", json.dumps(answer))
 
 
 def start_cluster() -> None:
-    """Start a local cluster, which `disconnect` ends. Raises `ExecutorError` if Ray does not start.
-
-    What is left of a cluster whose driver was killed is ended first.
-    """
-    end_orphans()
-    with _init_options() as ray, _without_services(), marked_as_own():
+    """Start a local cluster, which `disconnect` ends. Raises `ExecutorError` if Ray does not start."""
+    with _init_options() as ray, _without_services():
         try:
             ray.init(
                 address="local",
