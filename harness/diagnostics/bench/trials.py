@@ -12,7 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -113,8 +113,7 @@ def _of_optuna_search(workers: int, trials: int) -> float:
         folder = stack.enter_context(TemporaryDirectory())
         ray_cluster.start_cluster()
         stack.callback(ray_cluster.disconnect)
-        before = os.environ.get("RAY_AIR_NEW_OUTPUT")
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        stack.enter_context(_without_tables())
         search = OptunaSearch(metric="top1", mode="max", sampler=optuna.samplers.RandomSampler(seed=0))
         tuner = tune.Tuner(
             trial,
@@ -124,8 +123,19 @@ def _of_optuna_search(workers: int, trials: int) -> float:
         )
         results = tuner.fit()
         end_s = time.perf_counter()
-        if before is None:
-            del os.environ["RAY_AIR_NEW_OUTPUT"]
     if results.num_errors or len(results) != trials:
         raise HarnessError(f"all {trials} trials of Ray Tune must end well, but {results.num_errors} did not")
     return (end_s - starts[0]) * workers / trials
+
+
+@contextmanager
+def _without_tables() -> Iterator[None]:
+    """Tune prints no tables meanwhile."""
+    before = os.environ.get("RAY_AIR_NEW_OUTPUT")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AIR_NEW_OUTPUT"]
+        if before is not None:
+            os.environ["RAY_AIR_NEW_OUTPUT"] = before
